@@ -1,0 +1,286 @@
+//! Standard output: one line a request, and the `--debug` blocks.
+//!
+//! Lines are formatted by the worker into a buffer of its own and written by a
+//! thread of the log's own, so that a slow disk or a stopped pager holds up no
+//! request. When it cannot keep up, lines are dropped and counted, never
+//! waited for.
+
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    mem,
+    net::SocketAddr,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use hyper::{Method, Request, StatusCode, Uri, Version, body::Incoming};
+use tokio::time::Instant;
+
+use crate::{balance::Failure, error::Reason, upstream::Upstream};
+
+/// Text that may wait to be written; what comes beyond it is dropped.
+const BUFFER_LIMIT: usize = 4 * 1024 * 1024;
+
+/// One request, as its line tells it.
+pub struct Entry<'a> {
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's target.
+    pub target: &'a Uri,
+    /// The status that the client got, if any.
+    pub status: Option<StatusCode>,
+    /// Why `lb` answered itself, if it did.
+    pub reason: Option<Reason>,
+    /// The server that answered.
+    pub server: Option<&'a Upstream>,
+    /// The attempts that came to nothing.
+    pub failed: &'a [Attempt],
+    /// Bytes of body relayed to the client.
+    pub bytes: u64,
+    /// When the head had been read.
+    pub began: Instant,
+    /// When the connection stood; `None` if it was a kept one.
+    pub connected: Option<Instant>,
+    /// When the answer's head was here.
+    pub answered: Option<Instant>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// An attempt that came to nothing.
+pub struct Attempt {
+    /// The server tried.
+    pub server: Arc<Upstream>,
+    /// How it failed.
+    pub failure: Failure,
+    /// When it failed.
+    pub at: Instant,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With the whole answer.
+    Complete,
+    /// The client went away before it.
+    ClientGone,
+    /// The server broke off in the middle of its answer.
+    ServerBrokeOff,
+}
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Outcome::Complete => "complete",
+            Outcome::ClientGone => "client_gone",
+            Outcome::ServerBrokeOff => "server_broke_off",
+        }
+    }
+}
+
+fn failure_word(failure: Failure) -> &'static str {
+    match failure {
+        Failure::ConnectRefused => "refused",
+        Failure::ConnectTimedOut => "connect_timeout",
+        Failure::Unsent { .. } => "closed_before_request",
+        Failure::Sent { reused: true } => "reused_closed",
+        Failure::Sent { reused: false } => "closed",
+        Failure::HeadTimedOut => "response_timeout",
+        Failure::BadAnswer => "bad_answer",
+    }
+}
+
+/// Standard output, shared by all threads.
+#[derive(Debug)]
+pub struct AccessLog {
+    text: Mutex<Text>,
+    wake: Condvar,
+    /// Whether the writer sleeps and wants to be woken.
+    idle: AtomicBool,
+    /// Where the clock of the log's lines began.
+    origin: (Instant, SystemTime),
+}
+
+#[derive(Debug, Default)]
+struct Text {
+    waiting: String,
+    dropped: u64,
+    closed: bool,
+}
+
+impl AccessLog {
+    /// Starts the writer. Its handle ends once the log is closed and written.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start() -> std::io::Result<(Arc<AccessLog>, thread::JoinHandle<()>)> {
+        let log = Arc::new(AccessLog {
+            text: Mutex::default(),
+            wake: Condvar::new(),
+            idle: AtomicBool::new(false),
+            origin: (Instant::now(), wall_clock()),
+        });
+        let writer = log.clone();
+        let handle =
+            thread::Builder::new().name("lb-log".into()).spawn(move || writer.write_all())?;
+        Ok((log, handle))
+    }
+
+    /// Prints a line that is not about a request.
+    pub fn line(&self, line: &str) {
+        self.append(|text| {
+            text.push_str(line);
+            text.push('\n');
+        });
+    }
+
+    /// Prints the line of one request.
+    pub fn request(&self, entry: &Entry<'_>) {
+        let now = Instant::now();
+        let wall = self.origin.1 + now.duration_since(self.origin.0);
+        self.append(|text| {
+            // Writing to a string cannot fail.
+            let _ = write_entry(text, entry, now, wall);
+        });
+    }
+
+    /// Prints the block of a request as it came.
+    pub fn debug_request(&self, client: SocketAddr, request: &Request<Incoming>) {
+        self.append(|text| {
+            let _ = writeln!(text, "Received request from {}", client.ip());
+            let target = request.uri().path_and_query().map_or("*", |path| path.as_str());
+            let _ = writeln!(text, "{} {target} {:?}", request.method(), request.version());
+            for (name, value) in request.headers() {
+                let _ = writeln!(text, "{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+            }
+            text.push('\n');
+        });
+    }
+
+    /// Prints the status line of a server's answer.
+    pub fn debug_answer(&self, status: StatusCode, version: Version) {
+        self.append(|text| {
+            let _ = writeln!(text, "Response from server: {version:?} {status}");
+        });
+    }
+
+    /// Lets the writer finish what there is and end.
+    pub fn close(&self) {
+        self.text().closed = true;
+        self.wake.notify_one();
+    }
+
+    fn append(&self, write: impl FnOnce(&mut String)) {
+        let mut text = self.text();
+        if text.waiting.len() > BUFFER_LIMIT {
+            text.dropped += 1;
+            return;
+        }
+        write(&mut text.waiting);
+        drop(text);
+        if self.idle.swap(false, Ordering::AcqRel) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The writer's thread.
+    fn write_all(&self) {
+        let mut batch = String::new();
+        loop {
+            let closed = self.next_batch(&mut batch);
+            let written = std::io::stdout().write_all(batch.as_bytes());
+            batch.clear();
+            if closed || written.is_err() && self.give_up(written) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for text and takes it; true if it is the last.
+    fn next_batch(&self, batch: &mut String) -> bool {
+        let mut text = self.text();
+        while text.waiting.is_empty() && !text.closed {
+            self.idle.store(true, Ordering::Release);
+            // Under load this collects the lines of a millisecond or two in
+            // one write; alone, a line is written as soon as it is there.
+            text = self.wake.wait(text).unwrap_or_else(PoisonError::into_inner);
+        }
+        mem::swap(&mut text.waiting, batch);
+        let dropped = mem::take(&mut text.dropped);
+        if dropped > 0 {
+            let _ = writeln!(batch, "{dropped} lines dropped: standard output is too slow");
+        }
+        text.closed && text.waiting.is_empty()
+    }
+
+    /// Standard output is gone or full: says so once on standard error, and
+    /// tells whether to stop writing.
+    fn give_up(&self, written: std::io::Result<()>) -> bool {
+        let Err(error) = written else { return false };
+        tracing::warn!("cannot write to standard output: {error}");
+        let gone = error.kind() == std::io::ErrorKind::BrokenPipe;
+        if gone {
+            // Nobody will read: keep nothing.
+            self.text().closed = true;
+        }
+        gone
+    }
+
+    fn text(&self) -> MutexGuard<'_, Text> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one place that tells the time of day")]
+pub(crate) fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+fn write_entry(
+    text: &mut String,
+    entry: &Entry<'_>,
+    now: Instant,
+    wall: SystemTime,
+) -> std::fmt::Result {
+    let status = entry.status.map_or(499, |status| status.as_u16());
+    write!(
+        text,
+        "{} client={} method={} target=\"{}\" status={status}",
+        humantime::format_rfc3339_millis(wall),
+        entry.client,
+        entry.method,
+        entry.target,
+    )?;
+    if let Some(server) = entry.server {
+        write!(text, " server={}", server.name)?;
+    }
+    if let Some(reason) = entry.reason {
+        write!(text, " reason={}", reason.code())?;
+    }
+    for (index, attempt) in entry.failed.iter().enumerate() {
+        let separator = if index == 0 { " failed=" } else { "," };
+        let took = millis(attempt.at - entry.began);
+        let word = failure_word(attempt.failure);
+        write!(text, "{separator}{}:{word}@{took:.3}", attempt.server.name)?;
+    }
+    write!(text, " bytes={}", entry.bytes)?;
+    if let Some(connected) = entry.connected {
+        write!(text, " connect_ms={:.3}", millis(connected - entry.began))?;
+    }
+    if let Some(answered) = entry.answered {
+        write!(text, " first_byte_ms={:.3}", millis(answered - entry.began))?;
+    }
+    write!(text, " total_ms={:.3}", millis(now - entry.began))?;
+    writeln!(text, " end={}", entry.outcome.word())
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

@@ -1,0 +1,274 @@
+//! All servers: what is wanted and observed of each, and who is eligible.
+//!
+//! Owns the members in configuration order and the current [`Snapshot`].
+//! Called by the shell under one lock, off the request path; the request path
+//! reads only snapshots.
+
+use std::{fmt, sync::Arc};
+
+use super::{Cause, Health, Member, Observed, Snapshot, Thresholds};
+
+/// Identifies a server for as long as the process lives; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(u32);
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the operator wants of a server, as opposed to what is observed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// It shall get requests when it is healthy.
+    #[default]
+    Enabled,
+    /// It shall finish what it has and get nothing new.
+    Draining,
+    /// It shall get nothing.
+    Disabled,
+}
+
+/// What to do with a request when no server is healthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenAllDown {
+    /// Answer 503 at once.
+    #[default]
+    Refuse,
+    /// Send to unhealthy servers as a last resort.
+    TryAnyway,
+}
+
+/// How a request's connect failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// Refused or unreachable.
+    Refused,
+    /// No answer within the connect timeout.
+    TimedOut,
+}
+
+/// A change of what is observed of one server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The server.
+    pub id: ServerId,
+    /// What was observed before.
+    pub from: Observed,
+    /// What is observed now.
+    pub to: Observed,
+    /// The evidence.
+    pub cause: Cause,
+    /// Servers eligible after the change.
+    pub eligible: usize,
+    /// Servers configured.
+    pub total: usize,
+}
+
+/// What follows from evidence that a request gathered.
+#[derive(Debug, Default)]
+pub struct Reaction {
+    /// The change, if any.
+    pub transition: Option<Transition>,
+    /// Effect: the server is to be probed at once.
+    pub probe_now: bool,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    id: ServerId,
+    wanted: Wanted,
+    health: Health,
+    server: Arc<T>,
+}
+
+/// The servers of one balancer.
+#[derive(Debug)]
+pub struct Cluster<T> {
+    /// In configuration order.
+    entries: Vec<Entry<T>>,
+    when_all_down: WhenAllDown,
+    /// The place in configuration order that is dealt next, as of the last
+    /// change; may be one past the end.
+    place: usize,
+    next_id: u32,
+    snapshot: Arc<Snapshot<T>>,
+}
+
+impl<T> Cluster<T> {
+    /// A cluster without servers.
+    pub fn new(when_all_down: WhenAllDown) -> Self {
+        Cluster {
+            entries: Vec::new(),
+            when_all_down,
+            place: 0,
+            next_id: 0,
+            snapshot: Arc::new(Snapshot::new(Vec::new(), 0)),
+        }
+    }
+
+    /// The current snapshot; every `handle_*`, `join`, `leave` and
+    /// `set_wanted` may replace it.
+    pub fn snapshot(&self) -> &Arc<Snapshot<T>> {
+        &self.snapshot
+    }
+
+    /// How many servers are configured.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no server is configured.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The servers in configuration order.
+    pub fn servers(&self) -> impl Iterator<Item = (ServerId, &Arc<T>)> {
+        self.entries.iter().map(|e| (e.id, &e.server))
+    }
+
+    /// The state of one server: wanted, observed, and the epoch to hand back
+    /// with evidence. `None` if it is not (or no longer) configured.
+    pub fn state(&self, id: ServerId) -> Option<(Wanted, Observed, u64)> {
+        let entry = self.entries.iter().find(|e| e.id == id)?;
+        Some((entry.wanted, entry.health.observed(), entry.health.epoch()))
+    }
+
+    /// Whether the first results of all servers are in.
+    pub fn is_checked(&self) -> bool {
+        self.entries.iter().all(|e| e.health.observed() != Observed::Checking)
+    }
+
+    /// Adds a server at the end of configuration order. It gets no request
+    /// before a probe passes.
+    pub fn join(&mut self, server: Arc<T>, thresholds: Thresholds) -> ServerId {
+        let id = ServerId(self.next_id);
+        self.next_id += 1;
+        let health = Health::new(thresholds);
+        self.entries.push(Entry { id, wanted: Wanted::Enabled, health, server });
+        self.publish();
+        id
+    }
+
+    /// Removes a server; those behind it move up one place.
+    /// Returns whether it was there.
+    pub fn leave(&mut self, id: ServerId) -> bool {
+        let Some(index) = self.entries.iter().position(|e| e.id == id) else {
+            return false;
+        };
+        self.settle_place();
+        self.entries.remove(index);
+        if self.place > index {
+            self.place -= 1;
+        }
+        self.publish();
+        true
+    }
+
+    /// Sets what the operator wants of a server. Returns whether it is there.
+    pub fn set_wanted(&mut self, id: ServerId, wanted: Wanted) -> bool {
+        let Some(entry) = self.entries.iter_mut().find(|e| e.id == id) else {
+            return false;
+        };
+        entry.wanted = wanted;
+        self.publish();
+        true
+    }
+
+    /// The result of a probe that was begun in `epoch`. A result from an
+    /// earlier epoch, or of a server that has left, changes nothing.
+    pub fn handle_probe(&mut self, id: ServerId, epoch: u64, passed: bool) -> Option<Transition> {
+        let cause = if passed { Cause::ProbePassed } else { Cause::ProbeFailed };
+        self.handle(id, epoch, cause, |health| {
+            if passed { health.handle_pass() } else { health.handle_fail() }
+        })
+    }
+
+    /// A request's connect failed that was begun in `epoch`. Evidence from an
+    /// earlier epoch, or of a server that has left, changes nothing.
+    pub fn handle_connect_failure(
+        &mut self,
+        id: ServerId,
+        epoch: u64,
+        failure: ConnectFailure,
+    ) -> Reaction {
+        let transition = match failure {
+            ConnectFailure::Refused => {
+                self.handle(id, epoch, Cause::ConnectRefused, Health::handle_refused)
+            }
+            ConnectFailure::TimedOut => {
+                self.handle(id, epoch, Cause::ConnectTimedOut, Health::handle_connect_timeout)
+            }
+        };
+        let probe_now = transition.is_some()
+            || (failure == ConnectFailure::TimedOut
+                && self.state(id).is_some_and(|(_, _, current)| current == epoch));
+        Reaction { transition, probe_now }
+    }
+
+    fn handle(
+        &mut self,
+        id: ServerId,
+        epoch: u64,
+        cause: Cause,
+        evidence: impl FnOnce(&mut Health) -> Option<Observed>,
+    ) -> Option<Transition> {
+        let entry = self.entries.iter_mut().find(|e| e.id == id)?;
+        if entry.health.epoch() != epoch {
+            return None;
+        }
+        let from = entry.health.observed();
+        let to = evidence(&mut entry.health)?;
+        self.publish();
+        let eligible = self.snapshot.members().len();
+        Some(Transition { id, from, to, cause, eligible, total: self.entries.len() })
+    }
+
+    /// Filter first, pick then: the rotation only ever sees eligible servers.
+    ///
+    /// Enabled servers that are up; if there is none, suspects (evidence from
+    /// requests alone never empties the rotation); if there is none and the
+    /// operator says so, any enabled server.
+    fn eligible(&self) -> Vec<Member<T>> {
+        let pass = |wanted: &dyn Fn(Observed) -> bool| -> Vec<Member<T>> {
+            let enabled = |e: &&(usize, &Entry<T>)| {
+                e.1.wanted == Wanted::Enabled && wanted(e.1.health.observed())
+            };
+            self.entries
+                .iter()
+                .enumerate()
+                .filter(|e| enabled(&e))
+                .map(|(place, e)| Member {
+                    id: e.id,
+                    place,
+                    epoch: e.health.epoch(),
+                    server: e.server.clone(),
+                })
+                .collect()
+        };
+        let mut members = pass(&|observed| observed == Observed::Up);
+        if members.is_empty() {
+            members = pass(&|observed| observed == Observed::Suspect);
+        }
+        if members.is_empty() && self.when_all_down == WhenAllDown::TryAnyway {
+            members = pass(&|_| true);
+        }
+        members
+    }
+
+    /// Freezes the current snapshot and notes where its rotation stands.
+    fn settle_place(&mut self) {
+        if let Some(place) = self.snapshot.freeze() {
+            self.place = place;
+        }
+    }
+
+    /// Replaces the snapshot; the rotation keeps its place.
+    fn publish(&mut self) {
+        let members = self.eligible();
+        self.settle_place();
+        self.snapshot = Arc::new(Snapshot::new(members, self.place));
+    }
+}

@@ -1,0 +1,147 @@
+//! The command line: what was typed, validated once into a [`Config`].
+
+use std::{net::IpAddr, num::NonZeroU32, thread, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hyper::http::uri::PathAndQuery;
+
+use crate::{
+    balance::{Thresholds, WhenAllDown},
+    config::{
+        Authority, Config, DEFAULT_PORT, HealthCheck, Invalid, Server, StatusSet, Timeouts,
+        parse_duration, parse_health_path, reject_duplicates,
+    },
+};
+
+/// An HTTP load balancer: round robin with health checks; a client sees no
+/// error while one healthy server exists.
+#[derive(Debug, Parser)]
+#[command(name = "lb", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lb --port 8000 --backend 8080 --backend 8081
+  lb listen --port 8000 --backend http://10.0.0.5:8080 --health-path /health --health-period 5s";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Balance requests over the servers (what `lb` does without a command).
+    Listen(ListenArgs),
+}
+
+#[derive(Debug, Args)]
+struct ListenArgs {
+    /// The port to listen on, as with --port.
+    #[arg(value_name = "PORT", conflicts_with = "port")]
+    port_alone: Option<u16>,
+    /// The port to listen on; 0 means any free one [default: 80].
+    #[arg(long)]
+    port: Option<u16>,
+    /// The address to listen on [default: every address of this machine].
+    #[arg(long, value_name = "ADDR")]
+    bind: Option<IpAddr>,
+    /// A server: http://host:port, host:port, or a port of this machine.
+    /// Repeat it for more; requests are dealt in this order.
+    #[arg(long = "backend", value_name = "SERVER")]
+    backends: Vec<Authority>,
+    #[command(flatten)]
+    health: HealthArgs,
+    /// What to do with a request when no server is healthy.
+    #[arg(long, value_enum, default_value = "refuse")]
+    when_all_down: WhenAllDownArg,
+    /// Worker threads [default: one a core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// Print each request as it came and each answer's status line.
+    #[arg(long)]
+    debug: bool,
+}
+
+#[derive(Debug, Args)]
+struct HealthArgs {
+    /// The path that probes ask for.
+    #[arg(long, value_name = "PATH", default_value = "/", value_parser = parse_health_path)]
+    health_path: PathAndQuery,
+    /// From one probe to the next: 10s, 200ms or plain seconds.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    health_period: Duration,
+    /// How long a probe may take; at most the period is used [default: 2s].
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    health_timeout: Option<Duration>,
+    /// The statuses that count as healthy: 200, 200-399 or 200,204.
+    #[arg(long, value_name = "CODES", default_value = "200")]
+    health_expect: StatusSet,
+    /// Passed probes in a row that bring a server back.
+    #[arg(long, value_name = "N", default_value = "1")]
+    rise: NonZeroU32,
+    /// Failed probes in a row that take a server out.
+    #[arg(long, value_name = "N", default_value = "1")]
+    fall: NonZeroU32,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum WhenAllDownArg {
+    /// Answer 503 at once.
+    Refuse,
+    /// Send to unhealthy servers as a last resort.
+    TryAnyway,
+}
+
+impl Cli {
+    /// Validates what was typed.
+    ///
+    /// # Errors
+    /// Values that are good by themselves do not fit together.
+    pub fn into_config(self) -> Result<Config, Invalid> {
+        let args = match self.command {
+            Some(Command::Listen(args)) => args,
+            None => self.listen,
+        };
+        args.into_config()
+    }
+}
+
+impl ListenArgs {
+    fn into_config(self) -> Result<Config, Invalid> {
+        reject_duplicates(&self.backends)?;
+        let health = self.health.into_health_check();
+        let server = |authority: Authority| Server {
+            name: authority.to_string(),
+            authority,
+            health: health.clone(),
+        };
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        Ok(Config {
+            bind: self.bind,
+            port: self.port.or(self.port_alone).unwrap_or(DEFAULT_PORT),
+            servers: self.backends.into_iter().map(server).collect(),
+            when_all_down: match self.when_all_down {
+                WhenAllDownArg::Refuse => WhenAllDown::Refuse,
+                WhenAllDownArg::TryAnyway => WhenAllDown::TryAnyway,
+            },
+            workers: self.workers.map_or_else(cores, usize::from),
+            debug: self.debug,
+            timeouts: Timeouts::default(),
+        })
+    }
+}
+
+impl HealthArgs {
+    fn into_health_check(self) -> HealthCheck {
+        let timeout = self.health_timeout.unwrap_or(HealthCheck::default().timeout);
+        HealthCheck {
+            path: self.health_path,
+            period: self.health_period,
+            timeout: timeout.min(self.health_period),
+            expect: self.health_expect,
+            thresholds: Thresholds { rise: self.rise, fall: self.fall },
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The shell around the core's [`Cluster`]: one lock for changes, one
+//! published snapshot for the request path, one log line for every change.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::{
+    balance::{
+        Cluster, ConnectFailure, Member, Observed, Pick, ServerId, Snapshot, Transition,
+        WhenAllDown,
+    },
+    config::Server,
+    upstream::Upstream,
+};
+
+/// The servers of the process, shared by all threads.
+#[derive(Debug)]
+pub struct LiveCluster {
+    core: Mutex<Cluster<Upstream>>,
+    published: ArcSwap<Snapshot<Upstream>>,
+    /// Counts changes, for those who wait for one.
+    changes: watch::Sender<u64>,
+}
+
+impl LiveCluster {
+    /// The configured servers, none of them checked yet.
+    pub fn new(servers: &[Server], when_all_down: WhenAllDown) -> Self {
+        let mut core = Cluster::new(when_all_down);
+        for server in servers {
+            core.join(Arc::new(Upstream::new(server)), server.health.thresholds);
+        }
+        let published = ArcSwap::new(core.snapshot().clone());
+        LiveCluster { core: Mutex::new(core), published, changes: watch::Sender::new(0) }
+    }
+
+    /// Deals the next server in the rotation; `None` if none is eligible.
+    pub fn pick(&self) -> Option<Member<Upstream>> {
+        loop {
+            match self.published.load().pick() {
+                Pick::Server(member) => return Some(member.clone()),
+                Pick::Nobody => return None,
+                // The next snapshot is a few instructions away, in a thread
+                // that may have lost its processor.
+                Pick::Stale => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// The next eligible server behind `after` that is not in `tried`.
+    pub fn next_untried(&self, after: usize, tried: &[ServerId]) -> Option<Member<Upstream>> {
+        self.published.load().next_untried(after, tried).cloned()
+    }
+
+    /// The epoch to hand back with evidence; `None` if the server has left.
+    pub fn epoch(&self, id: ServerId) -> Option<u64> {
+        self.core().state(id).map(|(_, _, epoch)| epoch)
+    }
+
+    /// The first results of all servers are in.
+    pub async fn checked(&self) {
+        let mut changes = self.changes.subscribe();
+        while !self.core().is_checked() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the result of a probe that was begun in `epoch`. `detail` says
+    /// what came back: a status code or an error.
+    pub fn handle_probe(
+        &self,
+        member: (ServerId, &Upstream),
+        epoch: u64,
+        passed: bool,
+        detail: &str,
+    ) {
+        let (id, upstream) = member;
+        let mut core = self.core();
+        if let Some(transition) = core.handle_probe(id, epoch, passed) {
+            self.publish(&core, upstream, &transition, detail);
+        }
+    }
+
+    /// Takes the evidence of a request whose connect failed.
+    pub fn handle_connect_failure(
+        &self,
+        member: &Member<Upstream>,
+        failure: ConnectFailure,
+        detail: &str,
+    ) {
+        let mut core = self.core();
+        let reaction = core.handle_connect_failure(member.id, member.epoch, failure);
+        if let Some(transition) = &reaction.transition {
+            self.publish(&core, &member.server, transition, detail);
+        }
+        drop(core);
+        if reaction.probe_now {
+            member.server.probe_now.notify_one();
+        }
+    }
+
+    /// The servers in configuration order, with their ids.
+    pub fn servers(&self) -> Vec<(ServerId, Arc<Upstream>)> {
+        self.core().servers().map(|(id, server)| (id, server.clone())).collect()
+    }
+
+    fn publish(
+        &self,
+        core: &MutexGuard<'_, Cluster<Upstream>>,
+        upstream: &Upstream,
+        transition: &Transition,
+        detail: &str,
+    ) {
+        self.published.store(core.snapshot().clone());
+        self.changes.send_modify(|changes| *changes += 1);
+        let Transition { from, to, cause, eligible, total, .. } = transition;
+        let left = match to {
+            Observed::Up | Observed::Checking => "",
+            Observed::Suspect | Observed::Down if *eligible == 0 => " (none left)",
+            Observed::Suspect | Observed::Down => "",
+        };
+        info!(
+            "server={} from={from} to={to} cause=\"{cause}\" detail=\"{detail}\" eligible={eligible}/{total}{left}",
+            upstream.name
+        );
+    }
+
+    fn core(&self) -> MutexGuard<'_, Cluster<Upstream>> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

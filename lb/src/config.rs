@@ -1,0 +1,356 @@
+//! What the balancer is to do, validated.
+//!
+//! Values here are valid by construction: whoever holds a [`Config`] need not
+//! check it again. What the user typed is parsed into these types at the edge
+//! (the command line's `FromStr`s).
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    ops::RangeInclusive,
+    str::FromStr,
+    time::Duration,
+};
+
+use hyper::{Uri, header::HeaderValue, http::uri::PathAndQuery};
+use thiserror::Error;
+
+use crate::balance::{Thresholds, WhenAllDown};
+
+/// The port that `lb` listens on unless told otherwise.
+pub const DEFAULT_PORT: u16 = 80;
+
+/// Everything that a run of `lb` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; `None` is every address of the machine, IPv4 and IPv6.
+    pub bind: Option<IpAddr>,
+    /// The port to listen on; 0 means any free one.
+    pub port: u16,
+    /// The servers, in configuration order.
+    pub servers: Vec<Server>,
+    /// What to do with a request when no server is healthy.
+    pub when_all_down: WhenAllDown,
+    /// Worker threads.
+    pub workers: usize,
+    /// Print each request's head and each answer's status line.
+    pub debug: bool,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To connect to a server. Default 2 s: the kernel repeats a lost SYN after 1 s.
+    pub connect: Duration,
+    /// From the end of the request to the head of the answer. Default 60 s.
+    pub response_head: Duration,
+    /// For a client's request head, from its first byte; also how long an idle
+    /// client connection is kept. Default 60 s.
+    pub client_idle: Duration,
+    /// For requests in flight after the signal to stop. Default 30 s.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect: Duration::from_secs(2),
+            response_head: Duration::from_secs(60),
+            client_idle: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// One server and how its health is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its name in logs; `host:port` unless configured.
+    pub name: String,
+    /// Where it is.
+    pub authority: Authority,
+    /// How it is probed.
+    pub health: HealthCheck,
+}
+
+/// How a server's health is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The target of the probe, a GET. Default `/`.
+    pub path: PathAndQuery,
+    /// From the beginning of one probe to the beginning of the next. Default 10 s.
+    pub period: Duration,
+    /// How long a probe may take; never more than the period. Default 2 s.
+    pub timeout: Duration,
+    /// The statuses that count as healthy. Default 200 alone.
+    pub expect: StatusSet,
+    /// Probes in a row that change the state.
+    pub thresholds: Thresholds,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        HealthCheck {
+            path: PathAndQuery::from_static("/"),
+            period: Duration::from_secs(10),
+            timeout: Duration::from_secs(2),
+            expect: StatusSet(vec![200..=200]),
+            thresholds: Thresholds::default(),
+        }
+    }
+}
+
+/// The host and port of a server. Compared without regard to case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// A name or an address; IPv6 without brackets; lower case.
+    pub host: String,
+    /// The TCP port, never 0.
+    pub port: u16,
+}
+
+impl Authority {
+    /// The value of a `Host` field for this server.
+    pub fn to_host_header(&self) -> HeaderValue {
+        // Its characters were checked when it was parsed.
+        HeaderValue::from_str(&self.to_string()).unwrap_or(HeaderValue::from_static("localhost"))
+    }
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// What is wrong with something that the user wrote. Reads as the end of a
+/// sentence that begins with the value.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct Invalid(String);
+
+fn invalid<T>(message: impl Into<String>) -> Result<T, Invalid> {
+    Err(Invalid(message.into()))
+}
+
+impl FromStr for Authority {
+    type Err = Invalid;
+
+    /// Reads a URL (`http://host:port`), `host:port`, or a port alone, which
+    /// is one of this machine.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
+            return Ok(Authority { host: "localhost".into(), port: parse_port(text)? });
+        }
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return invalid(format!("an IPv6 address needs brackets and a port: [{text}]:8080"));
+        }
+        let (rest, default_port) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (rest, Some(80)),
+            Some((scheme, _)) => {
+                return invalid(format!("scheme {scheme} is not supported, expected http"));
+            }
+            None => (text, None),
+        };
+        let authority = match rest.split_once('/') {
+            None | Some((_, "")) => rest.trim_end_matches('/'),
+            Some((_, path)) => {
+                return invalid(format!(
+                    "a server has no path, got /{path}; expected http://host:port"
+                ));
+            }
+        };
+        parse_authority(authority, default_port)
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, Invalid> {
+    match text.parse::<u32>() {
+        Ok(port @ 1..=65535) => Ok(port as u16),
+        _ => invalid(format!("port {text} is out of range, expected 1 to 65535")),
+    }
+}
+
+fn parse_authority(text: &str, default_port: Option<u16>) -> Result<Authority, Invalid> {
+    let Ok(uri) = text.parse::<hyper::http::uri::Authority>() else {
+        return invalid("not a host and a port; expected http://host:port, host:port or a port");
+    };
+    if text.contains('@') {
+        return invalid("a server's URL takes no user name; expected http://host:port");
+    }
+    let host = uri.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    if host.is_empty() {
+        return invalid("the host is missing; expected http://host:port, host:port or a port");
+    }
+    let port_text = text.rsplit_once(':').map(|(_, port)| port).filter(|p| !p.contains(']'));
+    let port = match (port_text, default_port) {
+        (Some(port), _) => parse_port(port)?,
+        (None, Some(port)) => port,
+        (None, None) => {
+            return invalid("the port is missing; expected http://host:port, host:port or a port");
+        }
+    };
+    Ok(Authority { host, port })
+}
+
+/// A set of status codes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusSet(Vec<RangeInclusive<u16>>);
+
+impl StatusSet {
+    /// Whether `status` is in the set.
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&status))
+    }
+}
+
+impl FromStr for StatusSet {
+    type Err = Invalid;
+
+    /// Reads codes and ranges: `200`, `200-399`, `200,204,300-399`.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        text.split(',')
+            .map(|part| parse_status_range(part.trim()))
+            .collect::<Result<_, _>>()
+            .map(StatusSet)
+    }
+}
+
+fn parse_status_range(text: &str) -> Result<RangeInclusive<u16>, Invalid> {
+    let code = |text: &str| match text.parse::<u16>() {
+        Ok(code @ 100..=599) if text.len() == 3 => Ok(code),
+        _ => invalid(format!("{text:?} is not a status code; expected 200, 200-399 or 200,204")),
+    };
+    let (low, high) = match text.split_once('-') {
+        Some((low, high)) => (code(low.trim())?, code(high.trim())?),
+        None => (code(text)?, code(text)?),
+    };
+    if low > high {
+        return invalid(format!("the range {text} is empty, its first code is the larger"));
+    }
+    Ok(low..=high)
+}
+
+/// Reads a duration: `10s`, `200ms`, `1m 30s`, or plain seconds (`10`, `0.5`).
+///
+/// # Errors
+/// It is none of these, or zero, or longer than a day.
+pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let seconds = text.parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    match seconds.or_else(|| humantime::parse_duration(text).ok()) {
+        Some(duration) if duration.is_zero() => invalid("must be longer than zero"),
+        Some(duration) if duration > DAY => invalid("must be at most one day"),
+        Some(duration) => Ok(duration),
+        None => invalid("not a duration; expected 10s, 200ms or plain seconds"),
+    }
+}
+
+/// Reads the path of a probe: it begins with `/` and may have a query.
+///
+/// # Errors
+/// It does not begin with `/` or has characters that a request target cannot have.
+pub fn parse_health_path(text: &str) -> Result<PathAndQuery, Invalid> {
+    if !text.starts_with('/') {
+        return invalid("must begin with /");
+    }
+    let uri = text.parse::<Uri>().ok().and_then(|uri| uri.path_and_query().cloned());
+    match uri {
+        Some(path) if !text.contains('#') => Ok(path),
+        _ => invalid("not a path that a request can ask for"),
+    }
+}
+
+/// Checks that no server is listed twice.
+///
+/// # Errors
+/// Names the first server that is.
+pub fn reject_duplicates(servers: &[Authority]) -> Result<(), Invalid> {
+    for (index, server) in servers.iter().enumerate() {
+        if servers[..index].contains(server) {
+            return invalid(format!("server {server} is listed twice"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_authority(text: &str, expected: &str) {
+        let got = match text.parse::<Authority>() {
+            Ok(authority) => authority.to_string(),
+            Err(error) => format!("error: {error}"),
+        };
+        assert!(got.starts_with(expected), "{text:?}: got {got:?}, expected {expected:?}");
+    }
+
+    #[test]
+    fn authorities() {
+        check_authority("8080", "localhost:8080");
+        check_authority("127.0.0.1:8080", "127.0.0.1:8080");
+        check_authority("http://Example.org", "example.org:80");
+        check_authority("HTTP://example.org:81/", "example.org:81");
+        check_authority("http://[::1]:8080", "[::1]:8080");
+        check_authority("[::1]:8080", "[::1]:8080");
+        check_authority("http://[::1]", "[::1]:80");
+        check_authority("::1", "error: an IPv6 address needs brackets");
+        check_authority("0", "error: port 0 is out of range");
+        check_authority("65536", "error: port 65536 is out of range");
+        check_authority("example.org", "error: the port is missing");
+        check_authority("example.org:", "error: port  is out of range");
+        check_authority(":8080", "error: ");
+        check_authority("", "error: ");
+        check_authority("a b:80", "error: not a host and a port");
+        check_authority("https://example.org", "error: scheme https is not supported");
+        check_authority("http://example.org/app", "error: a server has no path, got /app");
+        check_authority("http://me@example.org", "error: a server's URL takes no user name");
+    }
+
+    #[test]
+    fn durations() {
+        let millis = |text| parse_duration(text).map(|d| d.as_millis());
+        assert_eq!(millis("10s"), Ok(10_000));
+        assert_eq!(millis("200ms"), Ok(200));
+        assert_eq!(millis("0.5"), Ok(500));
+        assert_eq!(millis("3"), Ok(3_000));
+        for bad in ["", "0", "0s", "-1", "ten", "2d", "NaN", "inf", "1e30"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn status_sets() {
+        let set: StatusSet = "200-299, 304".parse().unwrap();
+        assert_eq!(
+            [200, 299, 300, 304, 404].map(|s| set.contains(s)),
+            [true, true, false, true, false]
+        );
+        for bad in ["", "2xx", "399-200", "200-", "99", "600", "0200", "200,,201"] {
+            assert!(bad.parse::<StatusSet>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn health_paths() {
+        assert!(parse_health_path("/health?deep=1").is_ok());
+        for bad in ["", "health", "http://a/", "/a b", "/a#b"] {
+            assert!(parse_health_path(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn duplicates_are_found_in_any_spelling() {
+        let parse = |text: &str| text.parse::<Authority>().unwrap();
+        assert!(reject_duplicates(&[parse("HTTP://A:80/"), parse("a:80")]).is_err());
+        assert!(reject_duplicates(&[parse("a:80"), parse("a:81")]).is_ok());
+    }
+}

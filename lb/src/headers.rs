@@ -1,0 +1,240 @@
+//! The rules for fields: what is checked, removed and added on the way.
+//!
+//! Owns RFC 9110 §7.6.1 (fields that belong to one connection) for both
+//! directions, the `Host` rules (RFC 9112 §3.2) and the forwarded fields.
+//! Never looks at bodies.
+
+use hyper::{
+    HeaderMap, Method, Request, Uri, Version,
+    header::{self, Entry, HeaderName, HeaderValue},
+    http::request,
+};
+
+use crate::error::Reason;
+
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Checks a client's request and turns its head into what goes to a server.
+///
+/// The target is in origin form afterwards, `Host` is present if the client
+/// named one, fields of the client's connection are gone, and the forwarded
+/// fields say who `client` is.
+///
+/// # Errors
+/// The request is one that `lb` answers itself.
+pub fn prepare_request(head: &mut request::Parts, client: &HeaderValue) -> Result<(), Reason> {
+    if matches!(head.method, Method::TRACE | Method::CONNECT) {
+        return Err(Reason::MethodNotAllowed);
+    }
+    check_host(head)?;
+    to_origin_form(head)?;
+    remove_connection_fields(&mut head.headers);
+    // Answered by hyper once a server is connected and the body is wanted.
+    head.headers.remove(header::EXPECT);
+    if let Some(host) = head.headers.get(header::HOST).cloned() {
+        head.headers.insert(&FORWARDED_HOST, host);
+    }
+    head.headers.insert(&FORWARDED_FOR, client.clone());
+    head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
+    head.version = Version::HTTP_11;
+    Ok(())
+}
+
+/// One `Host`, and only HTTP/1.0 may do without (RFC 9112 §3.2).
+fn check_host(head: &request::Parts) -> Result<(), Reason> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
+        (None, _) if head.version == Version::HTTP_10 => Ok(()),
+        _ => Err(Reason::BadRequest),
+    }
+}
+
+/// Whether `text` can be a host and a port: none of the characters that would
+/// mean something else to another parser.
+fn is_host(text: &[u8]) -> bool {
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b);
+    text.iter().all(allowed)
+}
+
+/// Rewrites an absolute-form target; its authority replaces `Host` (RFC 9112 §3.2.2).
+fn to_origin_form(head: &mut request::Parts) -> Result<(), Reason> {
+    if let Some(authority) = head.uri.authority() {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::BadRequest)?;
+        if !is_host(host.as_bytes()) {
+            return Err(Reason::BadRequest);
+        }
+        head.headers.insert(header::HOST, host);
+        head.uri = match head.uri.path_and_query().cloned() {
+            Some(path) => Uri::from(path),
+            None => Uri::from_static("/"),
+        };
+    }
+    Ok(())
+}
+
+/// Makes the head of a server's answer fit to be relayed.
+pub fn prepare_response(headers: &mut HeaderMap) {
+    remove_connection_fields(headers);
+}
+
+/// Removes the fields that concern one connection only, and all that
+/// `Connection` names (RFC 9110 §7.6.1). `TE` keeps `trailers` alone.
+fn remove_connection_fields(headers: &mut HeaderMap) {
+    // Most messages have none of them: one look at each name, not one hash
+    // for each candidate.
+    if !headers.keys().any(is_connection_field) {
+        return;
+    }
+    remove_named_by_connection(headers);
+    for name in [&header::CONNECTION, &header::TRANSFER_ENCODING, &header::UPGRADE] {
+        headers.remove(name);
+    }
+    headers.remove(&KEEP_ALIVE);
+    headers.remove(&PROXY_CONNECTION);
+    if let Entry::Occupied(mut te) = headers.entry(header::TE) {
+        let trailers = te.iter().any(|value| lists(value, "trailers"));
+        match trailers {
+            true => drop(te.insert_mult(HeaderValue::from_static("trailers"))),
+            false => drop(te.remove_entry_mult()),
+        }
+    }
+}
+
+fn is_connection_field(name: &HeaderName) -> bool {
+    *name == header::CONNECTION
+        || *name == header::TRANSFER_ENCODING
+        || *name == header::TE
+        || *name == header::UPGRADE
+        || *name == KEEP_ALIVE
+        || *name == PROXY_CONNECTION
+}
+
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        // Naming these would take the message itself apart (RFC 9110 §7.6.1).
+        .filter(|name| {
+            *name != header::HOST && *name != header::CONTENT_LENGTH && *name != header::TE
+        })
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+fn lists(value: &HeaderValue, token: &str) -> bool {
+    let text = value.to_str().unwrap_or_default();
+    text.split(',')
+        .any(|part| part.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(token))
+}
+
+/// Whether executing the request twice is the same as once (RFC 9110 §9.2.2).
+pub fn is_idempotent<B>(request: &Request<B>) -> bool {
+    matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Prepares a request of the given target, version and fields; returns
+    /// target and fields as text, or the reason code.
+    fn prepared(uri: &str, version: Version, fields: &[(&str, &str)]) -> String {
+        let mut request = Request::builder().uri(uri).version(version);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (mut head, ()) = request.body(()).unwrap().into_parts();
+        if let Err(reason) = prepare_request(&mut head, &HeaderValue::from_static("192.0.2.1")) {
+            return reason.code().into();
+        }
+        let mut lines: Vec<String> = head
+            .headers
+            .iter()
+            .filter(|(name, _)| !name.as_str().starts_with("x-forwarded"))
+            .map(|(name, value)| format!("{name}:{}", value.to_str().unwrap()))
+            .collect();
+        lines.sort();
+        format!("{} {}", head.uri, lines.join(" "))
+    }
+
+    #[track_caller]
+    fn check(fields: &[(&str, &str)], expected: &str) {
+        assert_eq!(prepared("/p?q", Version::HTTP_11, fields), expected);
+    }
+
+    #[test]
+    fn host_is_required_once() {
+        check(&[("host", "a:1")], "/p?q host:a:1");
+        check(&[], "bad_request");
+        check(&[("host", "a"), ("host", "a")], "bad_request");
+        check(&[("host", "a/b")], "bad_request");
+        check(&[("host", "a@b")], "bad_request");
+        assert_eq!(prepared("/", Version::HTTP_10, &[]), "/ ");
+    }
+
+    #[test]
+    fn absolute_form_replaces_host() {
+        let got = prepared("http://a.example:81/p?q", Version::HTTP_11, &[("host", "b")]);
+        assert_eq!(got, "/p?q host:a.example:81");
+        assert_eq!(prepared("http://a", Version::HTTP_11, &[("host", "b")]), "/ host:a");
+        assert_eq!(prepared("http://u@a/", Version::HTTP_11, &[("host", "b")]), "bad_request");
+    }
+
+    #[test]
+    fn fields_of_the_connection_are_removed() {
+        check(
+            &[
+                ("host", "a"),
+                ("connection", "close, X-One ,x-two"),
+                ("connection", "host"),
+                ("x-one", "1"),
+                ("x-two", "2"),
+                ("x-three", "3"),
+                ("keep-alive", "5"),
+                ("proxy-connection", "x"),
+                ("upgrade", "h2c"),
+                ("te", "gzip;q=1, trailers"),
+            ],
+            "/p?q host:a te:trailers x-three:3",
+        );
+        check(&[("host", "a"), ("te", "gzip")], "/p?q host:a");
+    }
+
+    #[test]
+    fn forwarded_fields_are_replaced() {
+        let request = Request::builder()
+            .uri("/")
+            .header("host", "h:1")
+            .header("x-forwarded-for", "203.0.113.9")
+            .header("x-forwarded-for", "203.0.113.8");
+        let (mut head, ()) = request.body(()).unwrap().into_parts();
+        prepare_request(&mut head, &HeaderValue::from_static("192.0.2.1")).unwrap();
+        let all: Vec<_> = head.headers.get_all("x-forwarded-for").iter().collect();
+        assert_eq!(all, ["192.0.2.1"]);
+        assert_eq!(head.headers["x-forwarded-host"], "h:1");
+        assert_eq!(head.headers["x-forwarded-proto"], "http");
+    }
+
+    #[test]
+    fn trace_and_connect_are_not_forwarded() {
+        for method in [Method::TRACE, Method::CONNECT] {
+            let request = Request::builder().method(method).uri("/").header("host", "a");
+            let (mut head, ()) = request.body(()).unwrap().into_parts();
+            let client = HeaderValue::from_static("192.0.2.1");
+            assert_eq!(prepare_request(&mut head, &client), Err(Reason::MethodNotAllowed));
+        }
+    }
+}

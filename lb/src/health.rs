@@ -1,0 +1,134 @@
+//! Drives the probes of the core's health state machines.
+//!
+//! One task a server, each on its own timer: a server that hangs delays no
+//! other. Owns when and how a probe is sent; what its result means is the
+//! core's to say.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, Response, body::Incoming, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    balance::ServerId, cluster::LiveCluster, config::HealthCheck, net::Net, upstream::Upstream,
+};
+
+/// How much earlier the second probes are than a period after the first, at
+/// most, so that servers are not all probed in the same moment.
+const SPREAD: f64 = 0.1;
+
+/// How much of a probe's answer is read, out of courtesy: a server whose
+/// answer is cut off may log an error.
+const COURTESY_BYTES: usize = 64 * 1024;
+
+/// One server's probes.
+pub struct Prober<N: Net> {
+    /// The network.
+    pub net: N,
+    /// Takes the results.
+    pub cluster: Arc<LiveCluster>,
+    /// The server.
+    pub id: ServerId,
+    /// The server.
+    pub upstream: Arc<Upstream>,
+    /// What to ask, how often, and what to expect.
+    pub check: HealthCheck,
+    /// Which share of [`SPREAD`] is this server's, from 0 to 1.
+    pub phase: f64,
+}
+
+impl<N: Net> Prober<N> {
+    /// Probes the server for as long as it is configured.
+    ///
+    /// The first probe is sent at once, the second up to [`SPREAD`] of a period
+    /// early, each further one exactly a period after the one before; all of
+    /// them at once when the request path has a suspicion.
+    pub async fn run(self) {
+        let mut period = self.check.period.mul_f64(1.0 - SPREAD * self.phase);
+        while let Some(epoch) = self.cluster.epoch(self.id) {
+            let began = Instant::now();
+            let limit = began + self.check.timeout;
+            let (result, answer) = match timeout_at(limit, self.ask()).await {
+                Ok(Ok(answer)) => (Ok(answer.status().as_u16()), Some(answer)),
+                Ok(Err(error)) => (Err(error), None),
+                Err(_) => (Err(io::ErrorKind::TimedOut.into()), None),
+            };
+            self.report(epoch, result);
+            if let Some(answer) = answer {
+                let _ = timeout_at(limit, finish(answer)).await;
+            }
+            let _ = timeout_at(began + period, self.upstream.probe_now.notified()).await;
+            period = self.check.period;
+        }
+    }
+
+    fn report(&self, epoch: u64, result: io::Result<u16>) {
+        let (passed, detail) = match result {
+            Ok(status) => (self.check.expect.contains(status), status.to_string()),
+            Err(error) => (false, error.to_string()),
+        };
+        self.cluster.handle_probe((self.id, &self.upstream), epoch, passed, &detail);
+    }
+
+    /// Sends one probe on a connection of its own.
+    async fn ask(&self) -> io::Result<Response<Incoming>> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        tokio::task::spawn_local(async move {
+            // Its errors reach the request.
+            let _ = connection.await;
+        });
+        sender.send_request(self.request()?).await.map_err(io::Error::other)
+    }
+
+    fn request(&self) -> io::Result<Request<Empty<Bytes>>> {
+        Request::get(self.check.path.as_str())
+            .header(header::HOST, self.upstream.host.clone())
+            .header(
+                header::USER_AGENT,
+                concat!("lb/", env!("CARGO_PKG_VERSION"), " (health check)"),
+            )
+            .header(header::CONNECTION, "close")
+            .body(Empty::new())
+            .map_err(io::Error::other)
+    }
+
+    async fn connect(&self) -> io::Result<N::Stream> {
+        self.resolve().await?;
+        let addresses: Vec<SocketAddr> = self.upstream.addresses.load().to_vec();
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
+            match self.net.connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Looks a name up anew; addresses need no looking up.
+    async fn resolve(&self) -> io::Result<()> {
+        let authority = &self.upstream.authority;
+        if crate::upstream::known_addresses(authority).is_empty() {
+            let addresses = self.net.resolve(&authority.host, authority.port).await?;
+            self.upstream.addresses.store(Arc::new(addresses.to_vec()));
+        }
+        Ok(())
+    }
+}
+
+/// Reads the rest of a probe's answer, if it is short.
+async fn finish(answer: Response<Incoming>) {
+    let mut body = answer.into_body();
+    let mut left = COURTESY_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
+    }
+}

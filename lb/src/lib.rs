@@ -1,0 +1,26 @@
+//! An HTTP load balancer.
+//!
+//! Its one promise: a client never sees an error while one healthy server
+//! exists, and no request that is not idempotent is executed twice.
+//!
+//! A stranger's walk: [`balance`] decides, [`proxy`] carries a request,
+//! [`upstream`] connects to servers, [`health`] probes them, [`worker`] and
+//! [`server`] put it together. `main.rs` only starts it.
+
+pub mod balance;
+pub mod config;
+pub mod net;
+
+pub mod error;
+pub mod headers;
+
+pub mod cluster;
+pub mod upstream;
+
+pub mod health;
+pub mod proxy;
+
+pub mod access_log;
+pub mod cli;
+pub mod server;
+pub mod worker;

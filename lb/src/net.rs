@@ -1,0 +1,124 @@
+//! The seam between the balancer and the network.
+//!
+//! Everything that `lb` does on sockets goes through [`Net`]; [`Tcp`] is the
+//! real one, a simulated network is another. Owns no policy: no timeouts, no
+//! retries, no limits.
+
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, TcpStream as StdStream},
+    rc::Rc,
+};
+
+use rustix::net::{RecvFlags, recv};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+
+/// Connections waiting to be accepted, at most (the kernel may cap it lower).
+const BACKLOG: i32 = 4096;
+
+/// A network. Monomorphised: the seam costs nothing at run time.
+pub trait Net: Clone + Send + 'static {
+    /// A connection, bound to one thread.
+    type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
+    /// A listening socket.
+    type Listener: 'static;
+    /// An accepted connection on its way to the worker that will serve it.
+    type Accepted: Send + 'static;
+
+    /// Listens on `addr`; port 0 means any free one.
+    ///
+    /// # Errors
+    /// The address is taken, forbidden, or not of this machine.
+    fn listen(&self, addr: SocketAddr) -> io::Result<Self::Listener>;
+
+    /// The address that `listener` is bound to.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    fn local_addr(&self, listener: &Self::Listener) -> io::Result<SocketAddr>;
+
+    /// Accepts the next connection.
+    fn accept(
+        &self,
+        listener: &Self::Listener,
+    ) -> impl Future<Output = io::Result<(Self::Accepted, SocketAddr)>>;
+
+    /// Binds an accepted connection to the calling thread.
+    ///
+    /// # Errors
+    /// The thread's event loop takes no more descriptors.
+    fn adopt(&self, accepted: Self::Accepted) -> io::Result<Self::Stream>;
+
+    /// Connects to `addr`.
+    fn connect(&self, addr: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>>;
+
+    /// Whether an idle connection is alive and silent at this moment: no end,
+    /// no error and no byte has arrived on it.
+    fn is_quiet(&self, stream: &Self::Stream) -> bool;
+
+    /// The addresses of `host`, in the order in which they are to be tried.
+    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Rc<[SocketAddr]>>>;
+}
+
+/// The operating system's TCP.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tcp;
+
+impl Net for Tcp {
+    type Stream = TcpStream;
+    type Listener = TcpListener;
+    type Accepted = StdStream;
+
+    fn listen(&self, addr: SocketAddr) -> io::Result<Self::Listener> {
+        use socket2::{Domain, Protocol, Socket, Type};
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket.into())
+    }
+
+    fn local_addr(&self, listener: &Self::Listener) -> io::Result<SocketAddr> {
+        listener.local_addr()
+    }
+
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(StdStream, SocketAddr)> {
+        let (stream, peer) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        // Leaves this thread's event loop for that of its worker.
+        Ok((stream.into_std()?, peer))
+    }
+
+    fn adopt(&self, accepted: StdStream) -> io::Result<TcpStream> {
+        TcpStream::from_std(accepted)
+    }
+
+    async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(addr).await?;
+        if stream.local_addr()? == addr {
+            // A connect to a closed port of the ephemeral range can meet
+            // itself (TCP simultaneous open); the server is not there.
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    fn is_quiet(&self, stream: &TcpStream) -> bool {
+        let mut byte = [0u8];
+        let peeked = recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(peeked, Err(rustix::io::Errno::AGAIN))
+    }
+
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Rc<[SocketAddr]>> {
+        Ok(tokio::net::lookup_host((host, port)).await?.collect())
+    }
+}

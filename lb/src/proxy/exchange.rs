@@ -1,0 +1,151 @@
+//! One request as the log tells it, from its head to the last byte back.
+//!
+//! Owns the counts of requests in flight: an exchange counts from its
+//! beginning until it is dropped, however it ends.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use hyper::{Method, Request, StatusCode, Uri, Version, body::Incoming, header::HeaderValue};
+use tokio::time::Instant;
+
+use crate::{
+    access_log::{Attempt, Entry, Outcome},
+    balance::{Failure, Member},
+    error::Reason,
+    net::Net,
+    upstream::Upstream,
+    worker::Worker,
+};
+
+/// A client's connection, as its requests need to know it.
+#[derive(Debug)]
+pub struct Client {
+    /// Its address; an IPv4 client of an IPv6 socket is IPv4.
+    pub address: SocketAddr,
+    /// Its IP address, as the forwarded fields say it.
+    pub forwarded_for: HeaderValue,
+}
+
+impl Client {
+    /// The client at `address`.
+    pub fn new(address: SocketAddr) -> Self {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let text = address.ip().to_string();
+        let forwarded_for =
+            HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
+        Client { address, forwarded_for }
+    }
+}
+
+/// One request and its answer.
+pub struct Exchange<N: Net> {
+    worker: Rc<Worker<N>>,
+    client: Rc<Client>,
+    method: Method,
+    target: Uri,
+    began: Instant,
+    connected: Option<Instant>,
+    answered: Option<Instant>,
+    status: Option<StatusCode>,
+    reason: Option<Reason>,
+    server: Option<Arc<Upstream>>,
+    /// Empty for nearly all requests, so it costs no allocation.
+    failed: Vec<Attempt>,
+    bytes: u64,
+    outcome: Outcome,
+}
+
+impl<N: Net> Exchange<N> {
+    /// The head of `request` has been read.
+    pub fn begin(worker: Rc<Worker<N>>, client: Rc<Client>, request: &Request<Incoming>) -> Self {
+        worker.load.request_began();
+        if worker.shared.debug {
+            worker.log.debug_request(client.address, request);
+        }
+        Exchange {
+            client,
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            began: Instant::now(),
+            connected: None,
+            answered: None,
+            status: None,
+            reason: None,
+            server: None,
+            failed: Vec::new(),
+            bytes: 0,
+            outcome: Outcome::ClientGone,
+            worker,
+        }
+    }
+
+    /// The client's address for `X-Forwarded-For`.
+    pub fn forwarded_for(&self) -> &HeaderValue {
+        &self.client.forwarded_for
+    }
+
+    /// There is a connection to `server`.
+    pub fn connected(&mut self, server: &Member<Upstream>, reused: bool) {
+        self.server = Some(server.server.clone());
+        // A reused connection took no time to connect.
+        self.connected = (!reused).then(Instant::now);
+    }
+
+    /// An attempt came to nothing.
+    pub fn attempt_failed(&mut self, server: &Member<Upstream>, failure: Failure) {
+        self.server = None;
+        self.failed.push(Attempt { server: server.server.clone(), failure, at: Instant::now() });
+    }
+
+    /// The head of a server's answer is here.
+    pub fn answered(&mut self, status: StatusCode, version: Version) {
+        self.status = Some(status);
+        self.answered = Some(Instant::now());
+        if self.worker.shared.debug {
+            self.worker.log.debug_answer(status, version);
+        }
+    }
+
+    /// `lb` answers itself.
+    pub fn refused(&mut self, reason: Reason) {
+        self.status = Some(reason.status());
+        self.reason = Some(reason);
+        self.server = None;
+    }
+
+    /// Bytes of the answer's body passed on.
+    pub fn count(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// The whole answer has been read.
+    pub fn complete(&mut self) {
+        self.outcome = Outcome::Complete;
+    }
+
+    /// The server broke off in the middle of its answer.
+    pub fn break_off(&mut self) {
+        self.outcome = Outcome::ServerBrokeOff;
+    }
+}
+
+impl<N: Net> Drop for Exchange<N> {
+    fn drop(&mut self) {
+        self.worker.load.request_ended();
+        let entry = Entry {
+            client: self.client.address,
+            method: &self.method,
+            target: &self.target,
+            status: self.status,
+            reason: self.reason,
+            server: self.server.as_deref(),
+            failed: &self.failed,
+            bytes: self.bytes,
+            began: self.began,
+            connected: self.connected,
+            answered: self.answered,
+            outcome: self.outcome,
+        };
+        self.worker.log.request(&entry);
+    }
+}

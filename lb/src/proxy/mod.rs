@@ -1,0 +1,169 @@
+//! One request: head rules, pick, attempts, and the body back.
+//!
+//! Owns the attempt loop and the exchange (what the log says of a request).
+//! The rules of failover are the core's ([`next_step`]); connections are
+//! [`upstream`](crate::upstream)'s.
+
+mod attempt;
+mod body;
+mod exchange;
+mod relay;
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    header::{self, HeaderValue},
+    http::request,
+};
+
+use crate::{
+    balance::{Failure, Member, Next, ServerId, next_step},
+    error::Reason,
+    headers::{is_idempotent, prepare_request, prepare_response},
+    net::Net,
+    upstream::Upstream,
+    worker::Worker,
+};
+
+pub use body::{AttemptBody, KEPT_BYTES, RequestBody};
+pub use exchange::{Client, Exchange};
+pub use relay::{AnswerBody, Lease, Relay};
+
+/// A request on its way, as often as it takes.
+pub struct Outbound {
+    /// `None` while an attempt has it that may not be repeated.
+    head: Option<request::Parts>,
+    body: RequestBody,
+    idempotent: bool,
+}
+
+impl Outbound {
+    /// Whether it may be executed, and sent, once more.
+    fn is_repeatable(&self) -> bool {
+        self.idempotent && self.body.is_whole()
+    }
+}
+
+/// Answers one request of `client`.
+pub async fn handle<N: Net>(
+    worker: Rc<Worker<N>>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Response<AnswerBody<N>> {
+    let mut exchange = Exchange::begin(worker.clone(), client, &request);
+    let idempotent = is_idempotent(&request);
+    let (mut head, body) = request.into_parts();
+    if let Err(reason) = prepare_request(&mut head, exchange.forwarded_for()) {
+        return own_answer(&worker, exchange, reason);
+    }
+    let Some(first) = worker.shared.cluster.pick() else {
+        return own_answer(&worker, exchange, Reason::NoServer);
+    };
+    let mut outbound = Outbound { head: Some(head), body: RequestBody::new(body), idempotent };
+    match forward(&worker, &mut exchange, &mut outbound, first).await {
+        Ok((response, lease)) => relay(exchange, response, lease),
+        Err(reason) => own_answer(&worker, exchange, reason),
+    }
+}
+
+/// Tries servers until one answers or the rules say stop.
+async fn forward<N: Net>(
+    worker: &Worker<N>,
+    exchange: &mut Exchange<N>,
+    outbound: &mut Outbound,
+    first: Member<Upstream>,
+) -> Result<(Response<Incoming>, Lease<N>), Reason> {
+    let mut server = first;
+    let mut tried: Vec<ServerId> = Vec::new();
+    let mut fresh = false;
+    let mut elsewhere = 0;
+    // Held from the first budgeted retry to the end of the request.
+    let mut _budget = None;
+    loop {
+        let failure = match attempt::attempt(worker, exchange, outbound, &server, fresh).await {
+            Ok(answered) => return Ok(answered),
+            Err(failure) => failure,
+        };
+        exchange.attempt_failed(&server, failure);
+        if outbound.body.has_failed() {
+            return Err(Reason::ClientBody);
+        }
+        match next_step(failure, outbound.is_repeatable(), elsewhere) {
+            Next::FreshConnection => {
+                fresh = true;
+                continue;
+            }
+            Next::Elsewhere => {}
+            Next::ElsewhereWithinBudget => {
+                elsewhere += 1;
+                if _budget.is_none() {
+                    _budget = Some(worker.shared.retry_budget().ok_or(reason_of(failure))?);
+                }
+            }
+            Next::GiveUp => return Err(reason_of(failure)),
+        }
+        tried.push(server.id);
+        let Some(next) = worker.shared.cluster.next_untried(server.place, &tried) else {
+            return Err(reason_of(failure));
+        };
+        server = next;
+        fresh = false;
+    }
+}
+
+/// The reason that the client gets when `failure` was the last.
+fn reason_of(failure: Failure) -> Reason {
+    match failure {
+        Failure::ConnectRefused => Reason::ConnectFailed,
+        Failure::ConnectTimedOut => Reason::ConnectTimeout,
+        Failure::Unsent { .. } | Failure::Sent { .. } => Reason::ServerClosed,
+        Failure::BadAnswer => Reason::BadAnswer,
+        Failure::HeadTimedOut => Reason::ResponseTimeout,
+    }
+}
+
+fn relay<N: Net>(
+    mut exchange: Exchange<N>,
+    response: Response<Incoming>,
+    lease: Lease<N>,
+) -> Response<AnswerBody<N>> {
+    let (mut head, incoming) = response.into_parts();
+    exchange.answered(head.status, head.version);
+    prepare_response(&mut head.headers);
+    // hyper writes the version that the client speaks, if told the newest.
+    head.version = hyper::Version::HTTP_11;
+    Response::from_parts(head, AnswerBody::Relayed(Relay::new(incoming, lease, exchange)))
+}
+
+/// One of `lb`'s own answers: a sentence, and the reason code in `X-LB-Reason`.
+fn own_answer<N: Net>(
+    worker: &Worker<N>,
+    mut exchange: Exchange<N>,
+    reason: Reason,
+) -> Response<AnswerBody<N>> {
+    exchange.refused(reason);
+    let text = format!("{} {}\n", reason.status().as_u16(), reason.sentence());
+    let body = AnswerBody::Own { sentence: Some(Bytes::from(text)), exchange };
+    let mut response = Response::new(body);
+    *response.status_mut() = reason.status();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert("x-lb-reason", HeaderValue::from_static(reason.code()));
+    match reason {
+        Reason::NoServer => {
+            headers.insert(header::RETRY_AFTER, worker.shared.retry_after.clone());
+        }
+        Reason::BadRequest | Reason::ClientBody => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Reason::MethodNotAllowed => {
+            let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+            headers.insert(header::ALLOW, allowed);
+        }
+        _ => {}
+    }
+    response
+}

@@ -1,0 +1,148 @@
+//! Bounds the connects under way to one server.
+//!
+//! A short listen backlog (Python's is 5) makes the kernel drop connects to a
+//! healthy server. So connects start few, grow by one with each success (which
+//! doubles them in a round trip, as TCP's slow start does) and fall back after
+//! a timeout. Owns the window; never connects itself.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Connects under way to one server at first, and after a timeout.
+const INITIAL: usize = 4;
+/// Connects under way to one server at most.
+const MAX: usize = 1024;
+
+/// The window of connects under way to one server, shared by all workers.
+#[derive(Debug)]
+pub struct Governor {
+    permits: Semaphore,
+    window: Mutex<Window>,
+    /// Connects that have succeeded, ever.
+    successes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Window {
+    /// Permits that exist, free or held.
+    existing: usize,
+    /// Permits that should exist; held ones above it vanish when given back.
+    target: usize,
+}
+
+impl Default for Governor {
+    fn default() -> Self {
+        Governor {
+            permits: Semaphore::new(INITIAL),
+            window: Mutex::new(Window { existing: INITIAL, target: INITIAL }),
+            successes: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Leave to have one connect under way; given back when dropped.
+#[derive(Debug)]
+pub struct Permit<'a> {
+    governor: &'a Governor,
+    permit: Option<SemaphorePermit<'a>>,
+    successes_before: u64,
+}
+
+impl Governor {
+    /// Waits for leave to connect, first come, first served.
+    pub async fn acquire(&self) -> Permit<'_> {
+        // The semaphore is never closed; if it were, connecting ungoverned
+        // would be the lesser evil.
+        let permit = self.permits.acquire().await.ok();
+        let successes_before = self.successes.load(Ordering::Relaxed);
+        Permit { governor: self, permit, successes_before }
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Permit<'_> {
+    /// The connect succeeded: one more may be under way.
+    pub fn succeeded(self) {
+        self.governor.successes.fetch_add(1, Ordering::Relaxed);
+        let mut window = self.governor.window();
+        if window.target < MAX {
+            window.target += 1;
+        }
+        if window.existing < window.target {
+            self.governor.permits.add_permits(window.target - window.existing);
+            window.existing = window.target;
+        }
+    }
+
+    /// The connect timed out: back to the beginning. Returns whether that
+    /// speaks against the server: it does not if another connect succeeded
+    /// meanwhile.
+    pub fn timed_out(self) -> bool {
+        let mut window = self.governor.window();
+        window.target = INITIAL;
+        let surplus = window.existing.saturating_sub(INITIAL);
+        window.existing -= self.governor.permits.forget_permits(surplus);
+        drop(window);
+        self.governor.successes.load(Ordering::Relaxed) == self.successes_before
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let mut window = self.governor.window();
+        if window.existing > window.target
+            && let Some(permit) = self.permit.take()
+        {
+            window.existing -= 1;
+            permit.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free(governor: &Governor) -> usize {
+        governor.permits.available_permits()
+    }
+
+    #[tokio::test]
+    async fn doubles_in_a_round_of_successes() {
+        let governor = Governor::default();
+        let mut round = Vec::new();
+        for _ in 0..INITIAL {
+            round.push(governor.acquire().await);
+        }
+        assert_eq!(free(&governor), 0);
+        round.into_iter().for_each(Permit::succeeded);
+        assert_eq!(free(&governor), 2 * INITIAL);
+    }
+
+    #[tokio::test]
+    async fn falls_back_to_the_beginning_after_a_timeout() {
+        let governor = Governor::default();
+        for _ in 0..20 {
+            governor.acquire().await.succeeded();
+        }
+        let held: Vec<_> = [governor.acquire().await, governor.acquire().await].into();
+        assert!(governor.acquire().await.timed_out());
+        drop(held);
+        assert_eq!(free(&governor), INITIAL);
+    }
+
+    #[tokio::test]
+    async fn a_timeout_beside_a_success_blames_nobody() {
+        let governor = Governor::default();
+        let slow = governor.acquire().await;
+        governor.acquire().await.succeeded();
+        assert!(!slow.timed_out());
+    }
+}

@@ -1,0 +1,70 @@
+//! Connections to the servers.
+//!
+//! Owns what the request path keeps for each server ([`Upstream`]), the
+//! governed connect ([`governor`]) and the keep-alive pools ([`pool`]). Never
+//! chooses a server and never retries: that is the proxy's, by the rules of
+//! the core.
+
+mod connect;
+mod governor;
+mod pool;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use arc_swap::ArcSwap;
+use hyper::header::HeaderValue;
+use tokio::sync::Notify;
+
+use crate::config::{Authority, Server};
+
+pub use connect::{ConnectError, Connection, connect};
+pub use governor::Governor;
+pub use pool::{Pool, Pools};
+
+/// One server, as the shell sees it; shared by all threads.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The name in logs and metrics.
+    pub name: String,
+    /// Where it is, as configured.
+    pub authority: Authority,
+    /// The `Host` of requests that bring none, and of probes.
+    pub host: HeaderValue,
+    /// Where to connect, in this order; renewed with each probe, so that no
+    /// request waits for a name to be resolved.
+    pub addresses: ArcSwap<Vec<SocketAddr>>,
+    /// Bounds the connects under way.
+    pub governor: Governor,
+    /// Wakes the prober before its time.
+    pub probe_now: Notify,
+}
+
+impl Upstream {
+    /// The shell's part of a configured server.
+    pub fn new(server: &Server) -> Self {
+        let authority = server.authority.clone();
+        Upstream {
+            name: server.name.clone(),
+            host: authority.to_host_header(),
+            addresses: ArcSwap::from_pointee(known_addresses(&authority)),
+            governor: Governor::default(),
+            probe_now: Notify::new(),
+            authority,
+        }
+    }
+}
+
+/// The addresses that need no resolver. `localhost` is both loopback
+/// addresses (RFC 6761 §6.3), whatever the resolver says: servers bind either.
+pub fn known_addresses(authority: &Authority) -> Vec<SocketAddr> {
+    let port = authority.port;
+    if authority.host.eq_ignore_ascii_case("localhost") {
+        let v4 = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
+        return vec![SocketAddr::new(v4, port), SocketAddr::new(v6, port)];
+    }
+    match authority.host.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        Err(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,149 @@
+//! Keep-alive connections to the servers, per worker.
+//!
+//! Owns the idle connections of one worker thread; needs no lock. The last
+//! returned is the first reused, so that the rest can age and be closed.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, interval},
+};
+
+use super::Connection;
+use crate::{balance::ServerId, net::Net};
+
+/// How long a connection may be idle: under the 5 s after which Node.js
+/// servers close theirs.
+const IDLE_LIMIT: Duration = Duration::from_secs(4);
+
+/// A request that must not be executed twice goes out only on a connection
+/// that was in use this recently.
+const FRESH_LIMIT: Duration = Duration::from_secs(1);
+
+/// The idle connections of one worker to one server.
+pub struct Pool<N: Net> {
+    net: N,
+    idle: RefCell<Vec<Connection<N::Stream>>>,
+    returned: Notify,
+    /// Requests that wait for a connection.
+    waiting: Cell<usize>,
+}
+
+impl<N: Net> Pool<N> {
+    /// The connection used last, if any is worth another request in `epoch`.
+    ///
+    /// `repeatable` requests survive a connection that dies under them; for
+    /// others it must have been used within [`FRESH_LIMIT`] and is looked at.
+    pub fn take(&self, epoch: u64, repeatable: bool) -> Option<Connection<N::Stream>> {
+        let mut idle = self.idle.borrow_mut();
+        if idle.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        while let Some(connection) = idle.pop() {
+            let age = now.duration_since(connection.used);
+            if connection.sender.is_closed() || connection.epoch != epoch || age >= IDLE_LIMIT {
+                continue;
+            }
+            if repeatable {
+                return Some(connection);
+            }
+            if age >= FRESH_LIMIT {
+                // Still good for others, and all below it are older.
+                idle.push(connection);
+                return None;
+            }
+            if self.net.is_quiet(&connection.stream.borrow()) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Takes a connection back that has carried a whole answer.
+    pub fn put(&self, mut connection: Connection<N::Stream>) {
+        if connection.sender.is_closed() {
+            return;
+        }
+        connection.used = Instant::now();
+        self.idle.borrow_mut().push(connection);
+        if self.waiting.get() > 0 {
+            self.returned.notify_one();
+        }
+    }
+
+    /// Resolves when a connection may have come back.
+    pub async fn returned(&self) {
+        let _waiting = Waiting::begin(&self.waiting);
+        self.returned.notified().await;
+    }
+
+    fn close_idle(&self, now: Instant) {
+        self.idle.borrow_mut().retain(|connection| {
+            !connection.sender.is_closed() && now.duration_since(connection.used) < IDLE_LIMIT
+        });
+    }
+}
+
+/// Counts a waiting request, also when its future is dropped.
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// The pools of one worker, by server.
+pub struct Pools<N: Net> {
+    net: N,
+    by_server: RefCell<BTreeMap<ServerId, Rc<Pool<N>>>>,
+}
+
+impl<N: Net> Pools<N> {
+    /// No connections yet.
+    pub fn new(net: N) -> Self {
+        Pools { net, by_server: RefCell::default() }
+    }
+
+    /// The pool of `server`, made on first use.
+    pub fn of(&self, server: ServerId) -> Rc<Pool<N>> {
+        let mut pools = self.by_server.borrow_mut();
+        let new = || {
+            Rc::new(Pool {
+                net: self.net.clone(),
+                idle: RefCell::default(),
+                returned: Notify::new(),
+                waiting: Cell::default(),
+            })
+        };
+        pools.entry(server).or_insert_with(new).clone()
+    }
+
+    /// Closes every idle connection.
+    pub fn close_all(&self) {
+        self.by_server.borrow_mut().clear();
+    }
+
+    /// Closes connections that have been idle too long, for ever.
+    pub async fn sweep(&self) {
+        let mut ticks = interval(Duration::from_secs(1));
+        loop {
+            let now = ticks.tick().await;
+            self.by_server.borrow().values().for_each(|pool| pool.close_idle(now));
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! One worker: a thread with an event loop, client connections, and its own
+//! pools of server connections.
+//!
+//! Workers share the cluster and the log, nothing else; no lock is taken on
+//! the path of a request but the log's.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use hyper::{body::Incoming, header::HeaderValue, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
+use tracing::debug;
+
+use crate::{
+    access_log::AccessLog,
+    balance::budget,
+    cluster::LiveCluster,
+    config::Timeouts,
+    net::Net,
+    proxy::{Client, handle},
+    upstream::Pools,
+};
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The servers.
+    pub cluster: Arc<LiveCluster>,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// Print requests and answers.
+    pub debug: bool,
+    /// The `Retry-After` of a 503: in how many seconds the next probes are.
+    pub retry_after: HeaderValue,
+    /// The load of each worker.
+    pub loads: Box<[Arc<Load>]>,
+    /// Budgeted retries under way.
+    retries: AtomicUsize,
+}
+
+impl Shared {
+    /// What `loads.len()` workers share.
+    pub fn new(
+        cluster: Arc<LiveCluster>,
+        timeouts: Timeouts,
+        debug: bool,
+        retry_after: HeaderValue,
+        loads: Box<[Arc<Load>]>,
+    ) -> Self {
+        Shared { cluster, timeouts, debug, retry_after, loads, retries: AtomicUsize::new(0) }
+    }
+
+    /// Leave for one more retry, if the budget has it.
+    pub fn retry_budget(&self) -> Option<RetryPermit<'_>> {
+        let in_flight: usize = self.loads.iter().map(|load| load.requests()).sum();
+        let before = self.retries.fetch_add(1, Ordering::AcqRel);
+        let permit = RetryPermit(&self.retries);
+        (before < budget(in_flight)).then_some(permit)
+    }
+}
+
+/// Leave for one retry; given back when dropped.
+#[derive(Debug)]
+pub struct RetryPermit<'a>(&'a AtomicUsize);
+
+impl Drop for RetryPermit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// How much one worker has to do. Written by its worker alone, read by all;
+/// on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Load {
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+impl Load {
+    /// Client connections, also those on their way to the worker.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Requests in flight.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// A connection is on its way to the worker.
+    pub fn connection_assigned(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn connection_closed(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A request has begun. Only the worker itself calls this, so no
+    /// read-modify-write is needed.
+    pub fn request_began(&self) {
+        self.requests.store(self.requests() + 1, Ordering::Relaxed);
+    }
+
+    /// A request has ended.
+    pub fn request_ended(&self) {
+        self.requests.store(self.requests() - 1, Ordering::Relaxed);
+    }
+}
+
+/// What the requests of one worker need.
+pub struct Worker<N: Net> {
+    /// The network.
+    pub net: N,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// This worker's load.
+    pub load: Arc<Load>,
+    /// This worker's connections to the servers.
+    pub pools: Pools<N>,
+    /// Standard output.
+    pub log: Arc<AccessLog>,
+}
+
+/// An accepted connection and its client.
+pub type Handover<N> = (<N as Net>::Accepted, SocketAddr);
+
+/// Serves the connections that come through `handovers` until its senders are
+/// gone, then finishes what is in flight, for at most the drain time.
+pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiver<Handover<N>>) {
+    let worker = Rc::new(worker);
+    let connections = Rc::new(Connections::default());
+    let sweeper = tokio::task::spawn_local({
+        let worker = worker.clone();
+        async move { worker.pools.sweep().await }
+    });
+    while let Some((accepted, address)) = handovers.recv().await {
+        match worker.net.adopt(accepted) {
+            Ok(stream) => serve(&worker, &connections, stream, address),
+            Err(error) => {
+                worker.load.connection_closed();
+                debug!("client={address} connection lost: {error}");
+            }
+        }
+    }
+    connections.stop();
+    // At the end of the drain time what is left is cut off.
+    let _ = timeout(worker.shared.timeouts.drain, connections.closed(&worker.load)).await;
+    sweeper.abort();
+    worker.pools.close_all();
+}
+
+fn serve<N: Net>(
+    worker: &Rc<Worker<N>>,
+    connections: &Rc<Connections>,
+    stream: N::Stream,
+    address: SocketAddr,
+) {
+    let client = Rc::new(Client::new(address));
+    let service = service_fn({
+        let worker = worker.clone();
+        move |request: hyper::Request<Incoming>| {
+            let answer = handle(worker.clone(), client.clone(), request);
+            async move { Ok::<_, std::convert::Infallible>(answer.await) }
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(worker.shared.timeouts.client_idle)
+        .max_headers(100)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let served = Served {
+        connection: Box::pin(connection),
+        slot: None,
+        stopped: false,
+        connections: connections.clone(),
+    };
+    let load = worker.load.clone();
+    tokio::task::spawn_local(async move {
+        if let Err(error) = served.await {
+            debug!("client={address} connection ended: {error}");
+        }
+        load.connection_closed();
+    });
+}
+
+/// The client connections of a worker, to be told when it stops.
+#[derive(Debug, Default)]
+struct Connections {
+    stopping: Cell<bool>,
+    /// A waker for each connection; free slots are `None`.
+    wakers: RefCell<Vec<Option<Waker>>>,
+    free: RefCell<Vec<usize>>,
+    one_closed: Notify,
+}
+
+impl Connections {
+    fn stop(&self) {
+        self.stopping.set(true);
+        self.wakers.borrow().iter().flatten().for_each(Waker::wake_by_ref);
+    }
+
+    async fn closed(&self, load: &Load) {
+        while load.connections() > 0 {
+            self.one_closed.notified().await;
+        }
+    }
+
+    fn register(&self, waker: &Waker) -> usize {
+        let mut wakers = self.wakers.borrow_mut();
+        if let Some(slot) = self.free.borrow_mut().pop() {
+            wakers[slot] = Some(waker.clone());
+            return slot;
+        }
+        wakers.push(Some(waker.clone()));
+        wakers.len() - 1
+    }
+
+    fn remove(&self, slot: usize) {
+        self.wakers.borrow_mut()[slot] = None;
+        self.free.borrow_mut().push(slot);
+    }
+}
+
+/// A hyper connection that ends after its current request once the worker stops.
+trait Stoppable: Future<Output = hyper::Result<()>> {
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+impl<I, B, S> Stoppable for http1::Connection<I, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        http1::Connection::graceful_shutdown(self);
+    }
+}
+
+/// One client connection being served.
+struct Served<C> {
+    connection: Pin<Box<C>>,
+    /// Its place among the wakers, once it has been polled.
+    slot: Option<usize>,
+    stopped: bool,
+    connections: Rc<Connections>,
+}
+
+impl<C: Stoppable> Future for Served<C> {
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        // A task's waker stays the same: registering once is enough.
+        if self.slot.is_none() {
+            self.slot = Some(self.connections.register(cx.waker()));
+        }
+        if self.connections.stopping.get() && !self.stopped {
+            self.stopped = true;
+            self.connection.as_mut().graceful_shutdown();
+        }
+        self.connection.as_mut().poll(cx)
+    }
+}
+
+impl<C> Drop for Served<C> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            self.connections.remove(slot);
+        }
+        self.connections.one_closed.notify_one();
+    }
+}
