@@ -184,7 +184,6 @@ fn serve<N: Net>(
         .timer(TokioTimer::new())
         .header_read_timeout(worker.shared.timeouts.client_idle)
         .max_headers(100)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service);
     let served = Served {
         connection: Box::pin(connection),

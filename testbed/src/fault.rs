@@ -1,0 +1,124 @@
+//! What a backend can do wrong, and what it says about its health.
+//!
+//! Owns the names of the faults. What each does on the wire is in
+//! [`crate::backend`], and what a raw client then sees is in `tests/faults.rs`.
+
+use std::time::Duration;
+
+/// What a backend does with a traffic request instead of answering it well.
+///
+/// Health probes have answers of their own, see [`Health`]; only
+/// [`Fault::ResetOnAccept`] hits them too, as no request is known by then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nothing: a normal answer.
+    #[default]
+    None,
+    /// A normal answer with this status.
+    Status(u16),
+    /// The answer waits for `release()`. A request counts as parked from its
+    /// `Received` event on.
+    Park,
+    /// No answer, ever; the connection stays open.
+    Hang,
+    /// The answer waits so long.
+    Delay(Duration),
+    /// The request is executed, then the connection is reset.
+    ResetAfterRequest,
+    /// The request is executed, then the connection is closed with a FIN,
+    /// without a byte of an answer.
+    CloseAfterRequest,
+    /// The connection is accepted and reset at once. Counted in connections.
+    ResetOnAccept,
+    /// The connection is reset when the head is read, the body unread: the
+    /// request is not executed.
+    ResetAfterHead,
+    /// Head and `after` bytes of the body, then a RST.
+    ResetMidBody {
+        /// Bytes of the body; one that is too short is replaced by a pattern.
+        after: u64,
+    },
+    /// Head with a Content-Length, `after` bytes of the body, then a FIN.
+    Truncate {
+        /// Bytes of the body; one that is too short is replaced by a pattern.
+        after: u64,
+    },
+    /// Chunked head, `after` bytes in whole chunks, no last chunk, then a FIN.
+    TruncateChunked {
+        /// Bytes of the body; one that is too short is replaced by a pattern.
+        after: u64,
+    },
+    /// A complete answer that promises to keep the connection, then a FIN.
+    CloseAfterAnswer,
+    /// A complete answer that promises to keep the connection, which is then
+    /// closed when the next request's first bytes are there, with them unread:
+    /// that request is not executed, and its sender sees a RST.
+    CloseWhenNext,
+    /// A complete answer with `Connection: close`, then a FIN.
+    NoKeepAlive,
+    /// An HTTP/1.0 answer without a length that ends with the connection.
+    Http10CloseDelimited,
+    /// A complete keep-alive answer, followed by these bytes.
+    ExtraBytes(Vec<u8>),
+    /// Something that is no status line, then a FIN.
+    Garbage,
+    /// Two Content-Length fields that contradict each other.
+    TwoContentLengths,
+    /// A complete 413 before the request's body is read; then the body is read.
+    EarlyAnswer,
+    /// A head with this 1xx status first, then a normal answer.
+    Informational(u16),
+    /// A head with a field of so many bytes.
+    HugeHead(usize),
+    /// The head dribbles.
+    SlowHead {
+        /// Bytes written at a time, at least 1.
+        chunk: usize,
+        /// The pause between two writes.
+        every: Duration,
+    },
+    /// The body dribbles.
+    Drip {
+        /// Bytes written at a time, at least 1.
+        chunk: usize,
+        /// The pause between two writes.
+        every: Duration,
+    },
+    /// The head at once, then a piece of the body for each `release()`.
+    Gate {
+        /// Bytes written at a time, at least 1.
+        chunk: usize,
+    },
+    /// A complete keep-alive answer, then a FIN, but what comes is still read
+    /// (and not executed) until the other side closes too.
+    HalfClose,
+    /// These bytes instead of an answer, then a FIN.
+    RawAnswer(Vec<u8>),
+}
+
+/// How a backend answers its health probes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Health {
+    /// This status, and keep-alive. The default is 200.
+    Status(u16),
+    /// A 302 to this location.
+    Redirect(String),
+    /// This status after so long.
+    Slow(Duration, u16),
+    /// No answer, ever; the connection stays open.
+    Hang,
+    /// A FIN without a byte of an answer.
+    Close,
+    /// A RST.
+    Reset,
+    /// These bytes, then a FIN.
+    Raw(Vec<u8>),
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::Status(200)
+    }
+}

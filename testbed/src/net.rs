@@ -1,0 +1,198 @@
+//! The seam between testbed and the network.
+//!
+//! Owns the one trait through which backends and clients touch sockets, and
+//! its implementation on real ones. A simulated network is another
+//! implementation, elsewhere. Never knows HTTP. Called by [`crate::backend`]
+//! and [`crate::client`].
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::net::RecvFlags;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::keeper::PortKeeper;
+use crate::sync::lock;
+
+/// What backends and clients need of a network.
+pub trait Net: Clone + Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Takes connections.
+    type Listener: Send + Sync + 'static;
+    /// Keeps an address while nobody listens on it.
+    type Hold: Send + Sync + 'static;
+    /// A listener that lets no handshake finish, until dropped.
+    type Hole: Send + Sync + 'static;
+
+    /// Takes `addr` (port 0: any free one) and says which it became.
+    fn reserve(
+        &self,
+        addr: SocketAddr,
+    ) -> impl Future<Output = io::Result<(Self::Hold, SocketAddr)>> + Send;
+
+    /// Listens on a held address.
+    fn listen(&self, hold: &Self::Hold) -> impl Future<Output = io::Result<Self::Listener>> + Send;
+
+    /// Takes the next connection.
+    fn accept(
+        &self,
+        listener: &Self::Listener,
+    ) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+
+    /// Connects.
+    fn connect(&self, addr: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Makes connects to a held address hang, as when packets are dropped.
+    /// Fails as `Unsupported` where the network cannot.
+    fn black_hole(&self, hold: &Self::Hold) -> impl Future<Output = io::Result<Self::Hole>> + Send;
+
+    /// Waits until bytes or the end are there, and leaves them there. Returns
+    /// 0 at the end.
+    fn readable(&self, stream: &mut Self::Stream)
+    -> impl Future<Output = io::Result<usize>> + Send;
+
+    /// Whether the peer has neither closed nor sent anything unread.
+    fn is_quiet(&self, stream: &Self::Stream) -> bool;
+
+    /// Closes with a RST.
+    fn reset(&self, stream: Self::Stream);
+}
+
+/// Real sockets, with a [`PortKeeper`] behind each held address.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Loopback;
+
+/// Real sockets without a keeper: an address is taken as any server takes it,
+/// and a second one on it is refused. After a kill the port is anybody's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exclusive;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// A listener whose queue is full of connections that nobody accepts.
+#[derive(Debug)]
+pub struct FullBacklog {
+    _listener: StdListener,
+    _filling: TcpStream,
+}
+
+impl Net for Loopback {
+    type Stream = TcpStream;
+    type Listener = TcpListener;
+    type Hold = PortKeeper;
+    type Hole = FullBacklog;
+
+    async fn reserve(&self, addr: SocketAddr) -> io::Result<(PortKeeper, SocketAddr)> {
+        let keeper = PortKeeper::reserve_at(addr)?;
+        let addr = keeper.addr();
+        Ok((keeper, addr))
+    }
+
+    async fn listen(&self, hold: &PortKeeper) -> io::Result<TcpListener> {
+        TcpListener::from_std(hold.listen(BACKLOG)?)
+    }
+
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        accept(listener).await
+    }
+
+    async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
+        connect(addr).await
+    }
+
+    /// A backlog of 0 holds one connection on Linux: the one made here. From
+    /// then on the kernel drops every SYN.
+    async fn black_hole(&self, hold: &PortKeeper) -> io::Result<FullBacklog> {
+        let listener = hold.listen(0)?;
+        let filling = connect(hold.addr()).await?;
+        Ok(FullBacklog { _listener: listener, _filling: filling })
+    }
+
+    async fn readable(&self, stream: &mut TcpStream) -> io::Result<usize> {
+        stream.peek(&mut [0; 1024]).await
+    }
+
+    fn is_quiet(&self, stream: &TcpStream) -> bool {
+        is_quiet(stream)
+    }
+
+    fn reset(&self, stream: TcpStream) {
+        reset(stream);
+    }
+}
+
+impl Net for Exclusive {
+    type Stream = TcpStream;
+    type Listener = TcpListener;
+    type Hold = (SocketAddr, Arc<Mutex<Option<TcpListener>>>);
+    type Hole = ();
+
+    async fn reserve(&self, addr: SocketAddr) -> io::Result<(Self::Hold, SocketAddr)> {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?;
+        Ok(((addr, Arc::new(Mutex::new(Some(listener)))), addr))
+    }
+
+    async fn listen(&self, hold: &Self::Hold) -> io::Result<TcpListener> {
+        let first = lock(&hold.1).take();
+        match first {
+            Some(listener) => Ok(listener),
+            None => TcpListener::bind(hold.0).await,
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        accept(listener).await
+    }
+
+    async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
+        connect(addr).await
+    }
+
+    async fn black_hole(&self, _: &Self::Hold) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn readable(&self, stream: &mut TcpStream) -> io::Result<usize> {
+        stream.peek(&mut [0; 1024]).await
+    }
+
+    fn is_quiet(&self, stream: &TcpStream) -> bool {
+        is_quiet(stream)
+    }
+
+    fn reset(&self, stream: TcpStream) {
+        reset(stream);
+    }
+}
+
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, peer))
+}
+
+async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Asks the kernel: tokio's idea of readiness lags until its driver runs.
+fn is_quiet(stream: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let seen = rustix::net::recv(stream, &mut [0_u8; 1], flags);
+    matches!(seen, Err(rustix::io::Errno::AGAIN))
+}
+
+fn reset(stream: TcpStream) {
+    // It fails only if the connection is gone already.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+}

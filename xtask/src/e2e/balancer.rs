@@ -1,0 +1,104 @@
+//! The balancer under test, as a process.
+
+use std::{net::SocketAddr, path::Path, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+use testbed::{
+    backend::Backend,
+    log::{Event, EventKind, EventLog},
+    process::Process,
+};
+
+/// A running `lb`.
+pub(crate) struct Balancer {
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+    name: String,
+    process: Process,
+    log: EventLog,
+    ended: bool,
+}
+
+impl Balancer {
+    /// Starts `program` in front of `servers` and waits until it is ready.
+    pub(crate) async fn start(
+        program: &Path,
+        name: &str,
+        servers: &[SocketAddr],
+        flags: &[&str],
+        log: &EventLog,
+    ) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
+        command.args(["--bind", "127.0.0.1", "--port", "0", "--workers", "2"]);
+        command.args(["--health-path", "/health"]);
+        for server in servers {
+            command.arg(format!("--backend={server}"));
+        }
+        command.args(flags);
+        let mark = log.len();
+        let process = Process::spawn(command, name, log)
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let ready = |line: &str| line.starts_with("ready ") || line.starts_with("error: ");
+        let event = log.wait_from(mark, "the balancer to be ready", printed(name, ready)).await?;
+        let line = event.kind.to_string();
+        let addr = line.split_once("ready proxy=").map(|(_, rest)| rest);
+        let Some(addr) = addr.and_then(|rest| rest.split(['"', ' ']).next()) else {
+            bail!("the balancer did not start: {line}");
+        };
+        let addr = addr.parse().with_context(|| format!("the address in {line}"))?;
+        Ok(Balancer { addr, name: name.into(), process, log: log.clone(), ended: false })
+    }
+
+    /// Waits until it has said, at or after `mark`, that `backend` is in `state`.
+    pub(crate) async fn says(&self, mark: u64, backend: &Backend, state: &str) -> Result<Event> {
+        let (server, to) = (format!("server={} ", backend.addr()), format!(" to={state} "));
+        let what = format!("the balancer to find {} {state}", backend.name());
+        let found = |line: &str| line.contains(&server) && line.contains(&to);
+        Ok(self.log.wait_from(mark, &what, printed(&self.name, found)).await?)
+    }
+
+    /// How often it has said so since `mark`.
+    pub(crate) fn said(&self, mark: u64, text: &str) -> usize {
+        self.log.count(mark, printed(&self.name, |line| line.contains(text)))
+    }
+
+    /// Waits for a line with `text`, at or after `mark`.
+    pub(crate) async fn prints(&self, mark: u64, text: &str) -> Result<Event> {
+        let what = format!("the balancer to print {text:?}");
+        Ok(self.log.wait_from(mark, &what, printed(&self.name, |l| l.contains(text))).await?)
+    }
+
+    /// Sends SIGTERM, unless it has ended.
+    pub(crate) fn terminate(&self) -> Result<()> {
+        if self.ended { Ok(()) } else { Ok(self.process.terminate()?) }
+    }
+
+    /// Waits for its end, which must be a clean one.
+    pub(crate) async fn exited(&mut self) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let status = self.process.wait().await?;
+        self.ended = true;
+        ensure!(status.success(), "{} ended with {status}, expected exit code 0", self.name);
+        let panic = |line: &str| line.contains("panicked at") || line.contains(" ERROR ");
+        ensure!(
+            self.log.count(0, printed(&self.name, panic)) == 0,
+            "{} reported an error or a panic",
+            self.name
+        );
+        Ok(())
+    }
+}
+
+/// Whether an event is a line of the process `name` that `matches`.
+fn printed<'a>(
+    name: &'a str,
+    matches: impl Fn(&str) -> bool + 'a,
+) -> impl FnMut(&Event) -> bool + 'a {
+    move |event| match &event.kind {
+        EventKind::Output { source, line } => **source == *name && matches(line),
+        _ => false,
+    }
+}

@@ -1,0 +1,76 @@
+//! `cargo xtask e2e`: choose scenarios, run them in parallel, report.
+
+mod balancer;
+mod report;
+mod runner;
+mod world;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{programs, scenarios};
+
+pub(crate) use balancer::Balancer;
+pub(crate) use runner::{Clock, Scenario};
+pub(crate) use world::World;
+
+/// What to run, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// List the scenarios and end.
+    #[arg(long)]
+    list: bool,
+    /// Only scenarios whose name contains this text, or whose catalogue number
+    /// it is; repeat it for more.
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
+    /// Run each scenario so many times.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Run so many scenarios at a time [default: twice the cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: Option<u16>,
+    /// Judge the optimised build.
+    #[arg(long)]
+    release: bool,
+    /// Judge this `lb` program instead of building one.
+    #[arg(long, value_name = "FILE")]
+    lb: Option<PathBuf>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The harness itself fails; failed scenarios are an exit code.
+pub(crate) async fn run(options: Options) -> Result<ExitCode> {
+    let chosen = choose(&options.filter);
+    if chosen.is_empty() {
+        eprintln!("error: no scenario matches; --list shows them all");
+        return Ok(ExitCode::from(2));
+    }
+    if options.list {
+        report::list(&chosen);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut programs = programs::build(options.release)?;
+    if let Some(lb) = options.lb {
+        programs.lb = lb;
+    }
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let jobs = options.jobs.map_or(2 * cores, usize::from);
+    let results = runner::run_all(&programs, &chosen, options.repeat, jobs).await;
+    Ok(report::close(&results))
+}
+
+fn choose(filters: &[String]) -> Vec<&'static Scenario> {
+    let wanted = |scenario: &&Scenario| {
+        filters.is_empty()
+            || filters.iter().any(|f| match f.parse::<u32>() {
+                Ok(number) => scenario.number == number,
+                Err(_) => scenario.full_name().contains(f.as_str()),
+            })
+    };
+    scenarios::all().filter(wanted).collect()
+}

@@ -1,0 +1,122 @@
+//! Runs scenarios in parallel, each in a world of its own.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow};
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::{World, report::Progress};
+use crate::programs::Programs;
+
+/// No scenario takes this long; one that does hangs.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// A scenario under way.
+pub(crate) type Future<'a> = Pin<Box<dyn std::future::Future<Output = Result<()>> + Send + 'a>>;
+
+/// How a scenario judges time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// Not at all: counted in probes, requests or events that were seen.
+    Events,
+    /// At quiescence.
+    Quiescence,
+    /// By the wall: lower bounds strict, upper bounds only a watchdog.
+    Wall,
+}
+
+/// One behaviour, and the function that asserts it.
+pub(crate) struct Scenario {
+    /// Its number in the catalogue.
+    pub(crate) number: u32,
+    /// The behaviour's family.
+    pub(crate) group: &'static str,
+    /// Its name within the family.
+    pub(crate) name: &'static str,
+    /// How it judges time.
+    pub(crate) clock: Clock,
+    /// What it asserts, in a sentence.
+    pub(crate) asserts: &'static str,
+    /// The scenario.
+    pub(crate) run: for<'a> fn(&'a mut World) -> Future<'a>,
+}
+
+impl Scenario {
+    /// Family and name.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}/{}", self.group, self.name)
+    }
+}
+
+/// How one run of a scenario ended.
+pub(crate) struct Outcome {
+    /// The scenario.
+    pub(crate) scenario: &'static Scenario,
+    /// How long it took.
+    pub(crate) took: Duration,
+    /// What went wrong, and the log that shows it.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// What went wrong.
+pub(crate) struct Failure {
+    /// The assertion that failed.
+    pub(crate) message: String,
+    /// The end of the event log.
+    pub(crate) events: String,
+    /// The end of the balancer's log.
+    pub(crate) balancer: String,
+}
+
+/// Runs each of `scenarios` `repeat` times, `jobs` at a time.
+pub(crate) async fn run_all(
+    programs: &Programs,
+    scenarios: &[&'static Scenario],
+    repeat: u32,
+    jobs: usize,
+) -> Vec<Outcome> {
+    let progress = Arc::new(Progress::new(scenarios.len() as u64 * u64::from(repeat)));
+    let places = Arc::new(Semaphore::new(jobs));
+    let mut running = JoinSet::new();
+    for _ in 0..repeat {
+        for scenario in scenarios.iter().copied() {
+            let (places, programs) = (places.clone(), programs.clone());
+            let progress = progress.clone();
+            running.spawn(async move {
+                let _place = places.acquire().await;
+                let outcome = run_one(scenario, programs).await;
+                progress.ended(&outcome);
+                outcome
+            });
+        }
+    }
+    let outcomes = running.join_all().await;
+    progress.finish();
+    outcomes
+}
+
+#[allow(clippy::disallowed_methods, reason = "the time that a run took, for whoever waits for it")]
+async fn run_one(scenario: &'static Scenario, programs: Programs) -> Outcome {
+    let began = Instant::now();
+    let mut world = World::new(scenario.full_name(), programs);
+    let result = match tokio::time::timeout(WATCHDOG, play(scenario, &mut world)).await {
+        Ok(result) => result,
+        Err(_) => Err(anyhow!("the scenario hangs: not over after {WATCHDOG:?}")),
+    };
+    let failure = result.err().map(|error| Failure {
+        message: format!("{error:#}"),
+        events: world.log.tail(40),
+        balancer: world.balancer_log(30),
+    });
+    Outcome { scenario, took: began.elapsed(), failure }
+}
+
+/// The scenario, and what is asserted after every one.
+async fn play(scenario: &Scenario, world: &mut World) -> Result<()> {
+    (scenario.run)(world).await?;
+    world.finish().await
+}

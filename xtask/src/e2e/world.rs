@@ -1,0 +1,189 @@
+//! Everything that one scenario plays with, and what is checked after it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, Result, bail, ensure};
+use testbed::{
+    backend::{Backend, Builder},
+    client::Client,
+    fairness, ledger,
+    log::{Event, EventKind, EventLog},
+};
+
+use super::Balancer;
+use crate::programs::Programs;
+
+/// The backends, the balancers, the clients and the log of one scenario.
+pub(crate) struct World {
+    /// What all parties did.
+    pub(crate) log: EventLog,
+    /// The programs under test.
+    pub(crate) programs: Programs,
+    name: String,
+    backends: Vec<Backend>,
+    balancers: Vec<Balancer>,
+    errors_expected: bool,
+}
+
+impl World {
+    pub(crate) fn new(name: String, programs: Programs) -> Self {
+        World {
+            log: EventLog::new(),
+            programs,
+            name,
+            backends: Vec::new(),
+            balancers: Vec::new(),
+            errors_expected: false,
+        }
+    }
+
+    /// Starts healthy backends of these names, in this order.
+    pub(crate) async fn backends<const N: usize>(
+        &mut self,
+        names: [&str; N],
+    ) -> Result<[Backend; N]> {
+        let mut started = Vec::new();
+        for name in names {
+            started.push(self.backend(Backend::builder(name)).await?);
+        }
+        started.try_into().ok().context("as many backends as names")
+    }
+
+    /// Starts one backend.
+    pub(crate) async fn backend(&mut self, builder: Builder) -> Result<Backend> {
+        let backend = builder.start(&self.log).await.context("cannot start a backend")?;
+        self.backends.push(backend.clone());
+        Ok(backend)
+    }
+
+    /// Starts a balancer with `flags` in front of all backends so far.
+    /// Probes come every 30 s unless `flags` say otherwise.
+    pub(crate) async fn balance(&mut self, flags: &[&str]) -> Result<usize> {
+        let servers: Vec<SocketAddr> = self.backends.iter().map(Backend::addr).collect();
+        self.balance_over(&servers, flags).await
+    }
+
+    /// Starts a balancer in front of `servers`.
+    pub(crate) async fn balance_over(
+        &mut self,
+        servers: &[SocketAddr],
+        flags: &[&str],
+    ) -> Result<usize> {
+        let mut all = flags.to_vec();
+        if !flags.contains(&"--health-period") {
+            all.extend(["--health-period", "30s"]);
+        }
+        let name = format!("lb{}", self.balancers.len());
+        let balancer = Balancer::start(&self.programs.lb, &name, servers, &all, &self.log).await?;
+        self.balancers.push(balancer);
+        Ok(self.balancers.len() - 1)
+    }
+
+    /// The balancer that was started last.
+    pub(crate) fn lb(&mut self) -> Result<&mut Balancer> {
+        self.balancers.last_mut().context("no balancer was started")
+    }
+
+    /// A recording client of the balancer that was started last.
+    pub(crate) fn client(&mut self, name: &str) -> Result<Client> {
+        let addr = self.lb()?.addr;
+        Ok(Client::new(name, addr, &self.log))
+    }
+
+    /// The scenario provokes answers that are errors.
+    pub(crate) fn expect_errors(&mut self) {
+        self.errors_expected = true;
+    }
+
+    /// Sends `count` GETs one after the other and checks who answers.
+    #[track_caller]
+    pub(crate) fn expect_sequence<'a>(
+        &self,
+        client: &'a mut Client,
+        expected: &'a str,
+    ) -> impl std::future::Future<Output = Result<()>> + Send + use<'a> {
+        let place = std::panic::Location::caller();
+        async move {
+            let mut got = String::new();
+            for _ in 0..expected.chars().count() {
+                let reply = client.get("/").await?;
+                got.push_str(if reply.backend().is_empty() { "-" } else { reply.backend() });
+            }
+            ensure!(got == expected, "{place}: dealt {got}, expected {expected}");
+            Ok(())
+        }
+    }
+
+    /// The end of what the balancers printed.
+    pub(crate) fn balancer_log(&self, lines: usize) -> String {
+        let output = |event: Event| match event.kind {
+            EventKind::Output { source, line } => Some(format!("{source}: {line}")),
+            _ => None,
+        };
+        let all: Vec<String> = self.log.events().into_iter().filter_map(output).collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// How many requests of this method reached a backend.
+    pub(crate) fn arrivals(&self, method: &str) -> usize {
+        let arrived = |event: &&Event| matches!(&event.kind, EventKind::Received { method: got, .. } if **got == *method);
+        with_processes(self.log.events()).iter().filter(arrived).count()
+    }
+
+    /// What holds after every scenario: the balancers end cleanly on SIGTERM
+    /// and their ports are free, no backend panicked, the ledger balances.
+    pub(crate) async fn finish(&mut self) -> Result<()> {
+        self.backends.iter().for_each(Backend::release);
+        for balancer in &mut self.balancers {
+            balancer.terminate()?;
+        }
+        for balancer in &mut self.balancers {
+            balancer.exited().await?;
+            std::net::TcpListener::bind(balancer.addr)
+                .with_context(|| format!("{} is still taken", balancer.addr))?;
+        }
+        let panics = self.log.panics();
+        ensure!(panics.is_empty(), "a backend panicked: {}", panics.join("; "));
+        let events = with_processes(self.log.events());
+        let summary = match ledger::check(&events) {
+            Ok(summary) => summary,
+            Err(violations) => bail!("the ledger does not balance: {violations}"),
+        };
+        ensure!(
+            self.errors_expected || summary.client_errors == 0,
+            "{} of {} requests met an error in {}; answered: {}",
+            summary.client_errors,
+            summary.requests,
+            self.name,
+            fairness::show(&fairness::counts(&events)),
+        );
+        Ok(())
+    }
+}
+
+/// Backends in processes of their own print what they execute: puts it into
+/// the words of those in this process, for the ledger.
+fn with_processes(events: Vec<Event>) -> Vec<Event> {
+    events.into_iter().flat_map(|event| executed(&event).unwrap_or_else(|| vec![event])).collect()
+}
+
+/// `received nonce=N method=M body=LEN:HASH`, printed before the answer.
+fn executed(event: &Event) -> Option<Vec<Event>> {
+    let EventKind::Output { source, line } = &event.kind else { return None };
+    let words = line.strip_prefix("received ")?;
+    let word = |key: &str| words.split(' ').find_map(|word| word.strip_prefix(key));
+    let nonce = Some(word("nonce=")?.parse().ok()?);
+    let (backend, connection) = (source.clone(), 0);
+    let method: Arc<str> = word("method=")?.into();
+    let body = word("body=")?.parse().ok()?;
+    let received = EventKind::Received {
+        backend: backend.clone(),
+        connection,
+        nonce,
+        method: Arc::clone(&method),
+        target: String::new(),
+        head: Arc::new([]),
+    };
+    let executed = EventKind::Executed { backend, connection, nonce, method, body };
+    Some([received, executed].map(|kind| Event { seq: event.seq, at: event.at, kind }).into())
+}

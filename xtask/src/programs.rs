@@ -1,0 +1,57 @@
+//! Builds the workspace's programs and says where they are.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The programs that scenarios start.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    /// The balancer.
+    pub(crate) lb: PathBuf,
+    /// The sample backend.
+    pub(crate) be: PathBuf,
+}
+
+/// Builds `lb` and `be`, so that what is tested is what the sources say.
+///
+/// # Errors
+/// They do not compile, or cargo cannot be run.
+pub(crate) fn build(release: bool) -> Result<Programs> {
+    let mut command = cargo(&workspace());
+    command.args(["build", "--quiet", "--package=lb", "--package=testbed", "--bins"]);
+    if release {
+        command.arg("--release");
+    }
+    let status = command.stdin(Stdio::null()).status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the programs do not compile");
+    }
+    let profile = if release { "release" } else { "debug" };
+    let folder = target_folder().join(profile);
+    Ok(Programs { lb: folder.join("lb"), be: folder.join("be") })
+}
+
+/// Cargo, in `folder`.
+pub(crate) fn cargo(folder: &Path) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.current_dir(folder);
+    command
+}
+
+/// The workspace's folder.
+pub(crate) fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// Where this very program was built to: `target/PROFILE/xtask` lies in it.
+pub(crate) fn target_folder() -> PathBuf {
+    let own = std::env::current_exe().ok();
+    let folder = own.as_deref().and_then(Path::parent).and_then(Path::parent);
+    folder.map_or_else(|| workspace().join("target"), Path::to_owned)
+}

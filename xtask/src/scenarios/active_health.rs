@@ -1,0 +1,231 @@
+//! What probes decide.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use testbed::{
+    backend::Backend,
+    fault::Health,
+    log::{Event, EventKind},
+};
+
+use super::scenario;
+use crate::e2e::{Scenario, World};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario!(
+        19,
+        "active_health",
+        out_after_fall,
+        Events,
+        "a non-200 takes it out after exactly `fall` probes"
+    ),
+    scenario!(
+        20,
+        "active_health",
+        back_after_rise,
+        Events,
+        "back after exactly `rise` passed probes"
+    ),
+    scenario!(
+        21,
+        "active_health",
+        back_within_period,
+        Events,
+        "the first probe that passes brings it back, in its old place"
+    ),
+    scenario!(
+        22,
+        "active_health",
+        hanging_probe,
+        Wall,
+        "a probe without an answer fails after the timeout, not before"
+    ),
+    scenario!(
+        24,
+        "active_health",
+        status_lists,
+        Events,
+        "only 200 is healthy, or what --health-expect says; redirects are not followed"
+    ),
+    scenario!(
+        25,
+        "active_health",
+        hanging_server_delays_no_other,
+        Events,
+        "a server that hangs delays the probes of no other"
+    ),
+    scenario!(
+        26,
+        "active_health",
+        all_down_and_back,
+        Events,
+        "all down: 503 at once; all back: the rotation goes on"
+    ),
+    scenario!(
+        28,
+        "active_health",
+        nothing_before_the_first_pass,
+        Events,
+        "no request before the first passed probe"
+    ),
+];
+
+/// Whether an event is a probe of `backend` that was answered with `status`.
+fn probed<'a>(backend: &'a Backend, status: u16) -> impl FnMut(&Event) -> bool + 'a {
+    move |event| match &event.kind {
+        EventKind::Probed { backend: name, status: got } => {
+            **name == *backend.name() && *got == status
+        }
+        _ => false,
+    }
+}
+
+/// How many probes of `backend` got `status` between `mark` and `end`.
+fn probes_between(w: &World, backend: &Backend, status: u16, mark: u64, end: u64) -> usize {
+    let mut matches = probed(backend, status);
+    w.log.count(mark, |event| event.seq < end && matches(event))
+}
+
+async fn out_after_fall(w: &mut World) -> Result<()> {
+    let [a, _, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "300ms", "--fall", "3"]).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "ABC").await?;
+    let mark = w.log.len();
+    a.set_health(Health::Status(500));
+    w.log.wait_from(mark, "the first failing probe", probed(&a, 500)).await?;
+    w.expect_sequence(&mut client, "ABC").await?;
+    let out = w.lb()?.says(mark, &a, "down").await?;
+    let failed = probes_between(w, &a, 500, mark, out.seq);
+    ensure!(failed == 3, "out after {failed} failing probes, expected exactly 3");
+    w.expect_sequence(&mut client, "BCBC").await
+}
+
+async fn back_after_rise(w: &mut World) -> Result<()> {
+    let [a, _, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "300ms", "--rise", "3"]).await?;
+    let mark = w.log.len();
+    a.set_health(Health::Status(503));
+    w.lb()?.says(mark, &a, "down").await?;
+    let mark = w.log.len();
+    a.set_health(Health::Status(200));
+    w.log.wait_from(mark, "the first passing probe", probed(&a, 200)).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "BCBC").await?;
+    let back = w.lb()?.says(mark, &a, "up").await?;
+    let passed = probes_between(w, &a, 200, mark, back.seq);
+    ensure!(passed == 3, "back after {passed} passing probes, expected exactly 3");
+    w.expect_sequence(&mut client, "ABC").await
+}
+
+async fn back_within_period(w: &mut World) -> Result<()> {
+    let [_, b, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "300ms"]).await?;
+    let mut client = w.client("c")?;
+    let mark = w.log.len();
+    b.kill().await;
+    w.lb()?.says(mark, &b, "down").await?;
+    w.expect_sequence(&mut client, "AC").await?;
+    let mark = w.log.len();
+    b.revive().await?;
+    let back = w.lb()?.says(mark, &b, "up").await?;
+    let passed = probes_between(w, &b, 200, mark, back.seq);
+    ensure!(passed == 1, "back after {passed} passing probes, expected the first");
+    w.expect_sequence(&mut client, "ABC").await
+}
+
+async fn hanging_probe(w: &mut World) -> Result<()> {
+    let [a, _, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "500ms", "--health-timeout", "200ms"]).await?;
+    let mark = w.log.len();
+    a.set_health(Health::Hang);
+    let accepted = |event: &Event| matches!(&event.kind, EventKind::Accepted { backend, .. } if **backend == *a.name());
+    let asked = w.log.wait_from(mark, "a probe", accepted).await?;
+    let out = w.lb()?.says(mark, &a, "down").await?;
+    let waited = out.at.saturating_sub(asked.at);
+    // The backend may see the connection a little after the probe's clock began.
+    ensure!(waited > Duration::from_millis(150), "given up after {waited:?}, expected 200 ms");
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "BCBC").await?;
+    let mark = w.log.len();
+    a.set_health(Health::Status(200));
+    w.lb()?.says(mark, &a, "up").await?;
+    w.expect_sequence(&mut client, "ABC").await
+}
+
+/// Starts a balancer over `backends` and checks who of them gets requests.
+async fn expect_healthy(w: &mut World, expected: &str, flags: &[&str]) -> Result<()> {
+    w.balance(flags).await?;
+    let mut client = w.client(&format!("for {expected}"))?;
+    w.expect_sequence(&mut client, &expected.repeat(2)).await
+}
+
+async fn status_lists(w: &mut World) -> Result<()> {
+    let answers = [("A", 200), ("B", 204), ("C", 399), ("D", 400), ("E", 404), ("F", 500)];
+    for (name, status) in answers {
+        w.backend(Backend::builder(name).health(Health::Status(status))).await?;
+    }
+    // Followed, this redirect would lead to a healthy page of its own.
+    let elsewhere = Health::Redirect("/".into());
+    w.backend(Backend::builder("G").health(elsewhere)).await?;
+    expect_healthy(w, "A", &[]).await?;
+    expect_healthy(w, "ABCG", &["--health-expect", "200-399"]).await?;
+    expect_healthy(w, "BE", &["--health-expect", "204,404"]).await
+}
+
+async fn hanging_server_delays_no_other(w: &mut World) -> Result<()> {
+    w.backend(Backend::builder("A").health(Health::Hang)).await?;
+    let [b, _] = w.backends(["B", "C"]).await?;
+    w.balance(&["--health-period", "400ms"]).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "BCBC").await?;
+    let mark = w.log.len();
+    b.set_health(Health::Status(500));
+    let out = w.lb()?.says(mark, &b, "down").await?;
+    let failed = probes_between(w, &b, 500, mark, out.seq);
+    ensure!(failed == 1, "out after {failed} failing probes, expected the first");
+    w.expect_sequence(&mut client, "CC").await
+}
+
+async fn all_down_and_back(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let all = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "300ms"]).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "ABC").await?;
+    let mark = w.log.len();
+    for backend in &all {
+        backend.kill().await;
+    }
+    for backend in &all {
+        w.lb()?.says(mark, backend, "down").await?;
+    }
+    let reply = client.get("/").await?;
+    ensure!(reply.status == 503, "status {}, expected 503", reply.status);
+    ensure!(reply.header("retry-after").is_some(), "no Retry-After in {reply:?}");
+    let mark = w.log.len();
+    for backend in &all {
+        backend.revive().await?;
+    }
+    for backend in &all {
+        w.lb()?.says(mark, backend, "up").await?;
+    }
+    w.expect_sequence(&mut client, "ABCABC").await
+}
+
+async fn nothing_before_the_first_pass(w: &mut World) -> Result<()> {
+    let [_, b, _] = {
+        let a = w.backend(Backend::builder("A")).await?;
+        let b = w.backend(Backend::builder("B").health(Health::Status(503))).await?;
+        let c = w.backend(Backend::builder("C")).await?;
+        [a, b, c]
+    };
+    w.balance(&["--health-period", "300ms"]).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "ACAC").await?;
+    let mark = w.log.len();
+    b.set_health(Health::Status(200));
+    w.lb()?.says(mark, &b, "up").await?;
+    w.expect_sequence(&mut client, "ABC").await
+}

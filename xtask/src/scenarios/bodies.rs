@@ -1,0 +1,66 @@
+//! What is in a request and in an answer arrives as it was.
+
+use anyhow::{Result, ensure};
+use testbed::{body::pattern, client::Request};
+use tokio::task::JoinSet;
+
+use super::scenario;
+use crate::e2e::{Scenario, World};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario!(
+        57,
+        "bodies",
+        sizes,
+        Events,
+        "0 bytes to 16 MiB, with a length and chunked, both ways, unchanged"
+    ),
+    scenario!(
+        57,
+        "bodies",
+        through_reqwest,
+        Events,
+        "the same through a client that nobody here wrote"
+    ),
+];
+
+const SIZES: [usize; 12] =
+    [0, 1, 2, 1023, 8192, 65_535, 65_536, 65_537, 200_000, 1 << 20, (4 << 20) + 1, 16 << 20];
+
+async fn sizes(w: &mut World) -> Result<()> {
+    w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    let mut running = JoinSet::new();
+    for chunked in [false, true] {
+        let mut client = w.client(if chunked { "chunked" } else { "length" })?;
+        running.spawn(async move {
+            for size in SIZES {
+                let sent = pattern(size as u64, size);
+                let flag = u8::from(chunked);
+                let up = Request::new("POST", "/").body(sent).chunked(chunked);
+                let reply = client.send(up).await?;
+                ensure!(reply.status == 200, "upload of {size}: {}", reply.status);
+                let down = client.get(&format!("/?size={size}&chunked={flag}")).await?;
+                ensure!(down.body.len() == size, "download of {size}: {}", down.body.len());
+            }
+            Ok(())
+        });
+    }
+    // The digests at both ends are compared by the ledger.
+    running.join_all().await.into_iter().collect()
+}
+
+async fn through_reqwest(w: &mut World) -> Result<()> {
+    w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    let url = format!("http://{}/?echo=1", w.lb()?.addr);
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    for size in [0, 1, 70_000, 3_000_000] {
+        let sent = pattern(size as u64, size);
+        let reply = client.post(&url).body(sent.clone()).send().await?;
+        ensure!(reply.status() == 200, "{size} bytes: {}", reply.status());
+        let got = reply.bytes().await?;
+        ensure!(got == sent, "{size} bytes came back as {}, or different", got.len());
+    }
+    Ok(())
+}

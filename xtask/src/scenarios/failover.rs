@@ -1,0 +1,387 @@
+//! What a client sees of a server that fails: nothing, if it can be helped.
+
+use std::{net::SocketAddr, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use testbed::{
+    backend::Backend,
+    client::{Client, Request},
+    fault::Fault,
+    keeper::PortKeeper,
+    log::{Event, EventKind, EventLog},
+    process::Process,
+};
+use tokio::task::JoinSet;
+
+use super::scenario;
+use crate::e2e::{Scenario, World};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario!(
+        35,
+        "failover",
+        refused,
+        Events,
+        "a dead server costs no GET and no POST, bodies arrive intact"
+    ),
+    scenario!(
+        36,
+        "failover",
+        killed_under_load,
+        Events,
+        "killed and revived under 8 clients: no GET fails, no POST is executed twice"
+    ),
+    scenario!(
+        36,
+        "failover",
+        sigkilled_processes,
+        Events,
+        "the same with processes and SIGKILL, 5 times; back at the first probe, in the old place"
+    ),
+    scenario!(
+        37,
+        "failover",
+        post_at_most_once,
+        Events,
+        "a POST that reached a server is never sent again"
+    ),
+    scenario!(
+        38,
+        "failover",
+        get_retried_elsewhere,
+        Events,
+        "a GET that came to nothing is answered by another server"
+    ),
+    scenario!(
+        39,
+        "failover",
+        tries_exact,
+        Events,
+        "a GET reaches at most three servers once it was sent"
+    ),
+    scenario!(
+        39,
+        "failover",
+        budget_exact,
+        Events,
+        "at most three retries at a time with few requests in flight"
+    ),
+    scenario!(
+        40,
+        "failover",
+        no_server_twice,
+        Events,
+        "no server is tried twice while another is untried"
+    ),
+    scenario!(
+        41,
+        "failover",
+        body_beyond_replay,
+        Events,
+        "a large PUT is not repeated once its beginning is gone; a small one is"
+    ),
+    scenario!(
+        42,
+        "failover",
+        truncation_shows,
+        Events,
+        "an answer that breaks off never ends cleanly"
+    ),
+];
+
+/// Whether an event is the arrival of a traffic request at `backend`.
+fn received(backend: &Backend) -> impl FnMut(&Event) -> bool + '_ {
+    move |event| matches!(&event.kind, EventKind::Received { backend: name, .. } if **name == *backend.name())
+}
+
+async fn refused(w: &mut World) -> Result<()> {
+    let [_, b, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "400ms"]).await?;
+    let mut client = w.client("c")?;
+    for method in ["GET", "POST", "PUT", "PATCH"] {
+        let mark = w.log.len();
+        b.kill().await;
+        for size in [0, 1, 1000, 100_000] {
+            let body = testbed::body::pattern(size as u64, size);
+            let request = Request::new(method, "/?echo=1").body(body.clone());
+            let reply = client.send(request).await?;
+            ensure!(reply.status == 200, "{method} of {size} bytes got {}", reply.status);
+            ensure!(reply.body == body, "{method} of {size} bytes came back different");
+        }
+        w.lb()?.says(mark, &b, "down").await?;
+        let mark = w.log.len();
+        b.revive().await?;
+        w.lb()?.says(mark, &b, "up").await?;
+    }
+    Ok(())
+}
+
+/// GETs and POSTs in turn until `stop`; a GET must succeed, a POST may fail.
+async fn mixed_load(mut client: Client, stop: tokio::sync::watch::Receiver<bool>) -> Result<()> {
+    while !*stop.borrow() {
+        let reply = client.get("/?size=2000").await.context("a GET failed")?;
+        ensure!(reply.status == 200, "a GET got {}", reply.status);
+        // What came of it is the ledger's to judge.
+        let _ = client.post("/", b"once".to_vec()).await;
+    }
+    Ok(())
+}
+
+/// Keeps `clients` clients busy while `during` runs, then collects them.
+async fn under_load(
+    w: &mut World,
+    clients: usize,
+    during: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut running = JoinSet::new();
+    for number in 0..clients {
+        running.spawn(mixed_load(w.client(&format!("c{number}"))?, stopped.clone()));
+    }
+    let happened = during.await;
+    stop.send_replace(true);
+    running.join_all().await.into_iter().collect::<Result<()>>()?;
+    happened
+}
+
+async fn killed_under_load(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [_, b, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "200ms"]).await?;
+    let log = w.log.clone();
+    let backend = b.clone();
+    under_load(w, 8, async move {
+        for _ in 0..4 {
+            log.wait_count(log.len(), 20, "traffic", received(&backend)).await?;
+            backend.kill().await;
+            let mark = log.len();
+            backend.revive().await?;
+            log.wait_from(mark, "traffic after the revival", received(&backend)).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A sample backend in a process of its own, on a port that it keeps.
+struct ServerProcess {
+    name: &'static str,
+    port: PortKeeper,
+    program: std::path::PathBuf,
+    log: EventLog,
+}
+
+impl ServerProcess {
+    async fn start(&self) -> Result<Process> {
+        let mut command = Command::new(&self.program);
+        command.arg(self.port.port().to_string());
+        command.args(["--reuse-port", "--events", "--health-path", "/health", "--name", self.name]);
+        let mark = self.log.len();
+        let process = Process::spawn(command, self.name, &self.log)?;
+        self.log.wait_from(mark, "the server to listen", self.prints("listening on")).await?;
+        Ok(process)
+    }
+
+    /// Whether an event is a line of this server that begins with `text`.
+    fn prints<'a>(&'a self, text: &'a str) -> impl FnMut(&Event) -> bool + 'a {
+        move |event| match &event.kind {
+            EventKind::Output { source, line } => **source == *self.name && line.starts_with(text),
+            _ => false,
+        }
+    }
+}
+
+async fn sigkilled_processes(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let mut servers = Vec::new();
+    for name in ["A", "B", "C"] {
+        let (program, log) = (w.programs.be.clone(), w.log.clone());
+        servers.push(ServerProcess { name, port: PortKeeper::reserve()?, program, log });
+    }
+    let mut processes = Vec::new();
+    for server in &servers {
+        processes.push(server.start().await?);
+    }
+    let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.port.addr()).collect();
+    w.balance_over(&addresses, &["--health-period", "200ms"]).await?;
+    let log = w.log.clone();
+    let victim = &servers[1];
+    let server = format!("server={} ", addresses[1]);
+    let says = |text: &'static str| {
+        let server = server.clone();
+        move |event: &Event| match &event.kind {
+            EventKind::Output { line, .. } => line.contains(&server) && line.contains(text),
+            _ => false,
+        }
+    };
+    under_load(w, 8, async {
+        for _ in 0..5 {
+            log.wait_count(log.len(), 20, "traffic", victim.prints("received")).await?;
+            let mark = log.len();
+            processes[1].kill9()?;
+            processes[1].wait().await?;
+            let notices = "the balancer to notice the death";
+            log.wait_from(mark, notices, says(" from=up ")).await?;
+            let mark = log.len();
+            processes[1] = victim.start().await?;
+            let alive = "the balancer to notice the return";
+            let back = log.wait_from(mark, alive, says(" to=up ")).await?;
+            let probes =
+                log.count(mark, |event| event.seq < back.seq && victim.prints("probed")(event));
+            ensure!(probes <= 1, "back after {probes} probes, expected the first");
+        }
+        Ok(())
+    })
+    .await?;
+    // All at rest: the revived server stands in its old place.
+    let mut client = w.client("after")?;
+    let mut order = String::new();
+    for _ in 0..6 {
+        order.push_str(client.get("/").await?.backend());
+    }
+    ensure!("ABCABCABC".contains(&order), "dealt {order} after the revivals");
+    ensure!(w.arrivals("POST") > 0, "no POST was executed at all");
+    Ok(())
+}
+
+async fn post_at_most_once(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [_, b, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for fault in
+        [Fault::ResetAfterRequest, Fault::CloseAfterRequest, Fault::ResetAfterHead, Fault::Garbage]
+    {
+        b.arm(fault.clone(), 2);
+        let mut errors = 0;
+        for _ in 0..6 {
+            let reply = client.post("/", b"once".to_vec()).await?;
+            errors += usize::from(reply.status == 502);
+            ensure!(matches!(reply.status, 200 | 502), "status {}", reply.status);
+        }
+        ensure!(
+            errors == 2,
+            "{errors} of 6 POSTs failed under {fault:?}, expected the 2 that B broke"
+        );
+    }
+    Ok(())
+}
+
+async fn get_retried_elsewhere(w: &mut World) -> Result<()> {
+    let [_, b, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for fault in [
+        Fault::ResetAfterRequest,
+        Fault::CloseAfterRequest,
+        Fault::ResetAfterHead,
+        Fault::Garbage,
+        Fault::TwoContentLengths,
+    ] {
+        b.set_fault(fault);
+        // B's requests are C's; the rotation of the others is undisturbed.
+        w.expect_sequence(&mut client, "ACCACC").await?;
+        b.clear();
+    }
+    Ok(())
+}
+
+async fn tries_exact(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let all = w.backends(["A", "B", "C", "D", "E"]).await?;
+    w.balance(&[]).await?;
+    for backend in &all {
+        backend.set_fault(Fault::CloseAfterRequest);
+    }
+    let mut client = w.client("c")?;
+    for (method, expected) in [("GET", 3), ("PUT", 3), ("DELETE", 3), ("POST", 1), ("PATCH", 1)] {
+        let mark = w.log.len();
+        let reply = client.send(Request::new(method, "/").body("body")).await?;
+        ensure!(reply.status == 502, "{method} got {}, expected 502", reply.status);
+        let arrivals = w.log.count(mark, |e| matches!(e.kind, EventKind::Received { .. }));
+        ensure!(arrivals == expected, "{method} reached {arrivals} servers, expected {expected}");
+    }
+    Ok(())
+}
+
+async fn budget_exact(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a, b] = w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::CloseAfterRequest);
+    b.set_fault(Fault::Park);
+    let mark = w.log.len();
+    // Of ten requests five meet A; three of them may be repeated at a time.
+    let mut running = JoinSet::new();
+    for number in 0..10 {
+        let mut client = w.client(&format!("c{number}"))?;
+        running.spawn(async move { anyhow::Ok(client.get("/").await?.status) });
+    }
+    w.log.wait_count(mark, 8, "5 requests and 3 retries at B", received(&b)).await?;
+    let refused = |event: &Event| matches!(event.kind, EventKind::Answered { status: 502, .. });
+    w.log.wait_count(mark, 2, "2 answers 502", refused).await?;
+    b.clear();
+    b.release();
+    let statuses = running.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    let good = statuses.iter().filter(|status| **status == 200).count();
+    ensure!(good == 8, "{good} of 10 were answered well, expected 8: {statuses:?}");
+    Ok(())
+}
+
+async fn no_server_twice(w: &mut World) -> Result<()> {
+    let all = w.backends(["A", "B", "C", "D", "E"]).await?;
+    w.balance(&[]).await?;
+    for backend in &all[..4] {
+        backend.kill().await;
+    }
+    let mut client = w.client("c")?;
+    let mark = w.log.len();
+    let reply = client.post("/", b"body".to_vec()).await?;
+    ensure!(reply.backend() == "E", "answered by {:?}, expected E", reply.backend());
+    let tried: Vec<String> = all[..4].iter().map(|b| format!("{}:refused", b.addr())).collect();
+    let line = w.lb()?.prints(mark, "failed=").await?.kind.to_string();
+    let (_, list) = line.split_once("failed=").context("the list of attempts")?;
+    let list = list.split(' ').next().unwrap_or_default();
+    let got: Vec<&str> = list.split(',').filter_map(|a| a.split('@').next()).collect();
+    ensure!(got == tried, "tried {got:?}, expected {tried:?}");
+    Ok(())
+}
+
+async fn body_beyond_replay(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a, _] = w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for (size, expected) in [(60 * 1024, 200), (1024 * 1024, 502)] {
+        a.arm(Fault::ResetAfterRequest, 1);
+        let body = testbed::body::pattern(1, size);
+        let reply = client.send(Request::new("PUT", "/").body(body)).await?;
+        ensure!(reply.status == expected, "{size} bytes: {}, expected {expected}", reply.status);
+        // Back to A's turn.
+        w.expect_sequence(&mut client, "B").await?;
+    }
+    Ok(())
+}
+
+async fn truncation_shows(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    for fault in [
+        Fault::Truncate { after: 100 },
+        Fault::TruncateChunked { after: 100 },
+        Fault::ResetMidBody { after: 100 },
+    ] {
+        a.arm(fault.clone(), 1);
+        let mut client = w.client("c")?;
+        match client.get("/?size=5000").await {
+            Err(_) => {}
+            Ok(reply) => anyhow::bail!(
+                "{fault:?}: a clean end after {} bytes of 5000, status {}",
+                reply.body.len(),
+                reply.status
+            ),
+        }
+    }
+    Ok(())
+}

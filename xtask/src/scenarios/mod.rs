@@ -1,0 +1,46 @@
+//! The catalogue: a file for each family of behaviours.
+//!
+//! A scenario is one short async function over a [`World`](crate::e2e::World);
+//! it starts what it needs, asserts, and leaves the rest to what is checked
+//! after every scenario.
+
+mod active_health;
+mod bodies;
+mod failover;
+mod keep_alive;
+mod passive_health;
+mod rotation;
+mod stop;
+
+use crate::e2e::Scenario;
+
+/// All scenarios, in the order of the catalogue.
+pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
+    [
+        rotation::SCENARIOS,
+        active_health::SCENARIOS,
+        passive_health::SCENARIOS,
+        failover::SCENARIOS,
+        keep_alive::SCENARIOS,
+        bodies::SCENARIOS,
+        stop::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// One line of the catalogue: number, family and function, how it judges time,
+/// and what it asserts.
+macro_rules! scenario {
+    ($number:literal, $group:literal, $function:ident, $clock:ident, $asserts:literal) => {
+        crate::e2e::Scenario {
+            number: $number,
+            group: $group,
+            name: stringify!($function),
+            clock: crate::e2e::Clock::$clock,
+            asserts: $asserts,
+            run: |world| Box::pin($function(world)),
+        }
+    };
+}
+use scenario;

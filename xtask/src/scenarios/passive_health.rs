@@ -1,0 +1,107 @@
+//! What requests reveal of a server's health.
+
+use anyhow::{Result, ensure};
+use testbed::{
+    client::Request,
+    fault::Fault,
+    log::{Event, EventKind},
+};
+
+use super::scenario;
+use crate::e2e::{Scenario, World};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario!(
+        30,
+        "passive_health",
+        one_refused_connect,
+        Events,
+        "one refused connect takes it out, a passed probe brings it back"
+    ),
+    scenario!(
+        31,
+        "passive_health",
+        poison_request_blames_nobody,
+        Events,
+        "a request that every server answers by closing puts nobody out"
+    ),
+    scenario!(
+        33,
+        "passive_health",
+        client_abort_blames_nobody,
+        Events,
+        "a client that goes away blames nobody and frees the server"
+    ),
+];
+
+async fn one_refused_connect(w: &mut World) -> Result<()> {
+    let [_, b, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "1s"]).await?;
+    let mut client = w.client("c")?;
+    let mark = w.log.len();
+    b.kill().await;
+    for _ in 0..12 {
+        client.get("/").await?;
+    }
+    w.lb()?.says(mark, &b, "down").await?;
+    w.lb()?.prints(mark, "total_ms").await?;
+    // None, if a probe happened to come first.
+    let refused = w.lb()?.said(mark, &format!("failed={}:refused", b.addr()));
+    ensure!(refused <= 1, "{refused} requests met the dead server, expected at most one");
+    let mark = w.log.len();
+    b.revive().await?;
+    w.lb()?.says(mark, &b, "up").await?;
+    let answers = [client.get("/").await?, client.get("/").await?, client.get("/").await?];
+    ensure!(answers.iter().any(|reply| reply.backend() == "B"), "the revived server got nothing");
+    Ok(())
+}
+
+async fn poison_request_blames_nobody(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let all = w.backends(["A", "B", "C"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for fault in [Fault::CloseAfterRequest, Fault::ResetAfterRequest, Fault::Garbage] {
+        for backend in &all {
+            backend.set_fault(fault.clone());
+        }
+        let reply = client.get("/poison").await?;
+        ensure!(reply.status == 502, "status {}, expected 502", reply.status);
+        all.iter().for_each(|backend| backend.clear());
+        // The poison took A's place; the rotation goes on behind it.
+        w.expect_sequence(&mut client, "BC").await?;
+    }
+    let changes = w.lb()?.said(0, " from=up ");
+    ensure!(changes == 0, "{changes} changes of state, expected none");
+    Ok(())
+}
+
+async fn client_abort_blames_nobody(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a, _, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&[]).await?;
+    for fault in
+        [Fault::Park, Fault::Drip { chunk: 1, every: std::time::Duration::from_millis(20) }]
+    {
+        a.arm(fault, 1);
+        let received = |event: &Event| matches!(&event.kind, EventKind::Received { backend, .. } if **backend == *a.name());
+        let before = w.log.len();
+        let mut aborting = w.client("aborting")?;
+        let pending = aborting.start(Request::new("GET", "/?size=100000")).await?;
+        let request = w.log.wait_from(before, "the request to arrive", received).await?;
+        drop(pending);
+        aborting.close();
+        let EventKind::Received { connection, .. } = request.kind else { continue };
+        let freed = |event: &Event| {
+            matches!(&event.kind, EventKind::Closed { connection: closed, backend }
+                if *closed == connection && **backend == *a.name())
+        };
+        w.log.wait_from(before, "the server to be freed", freed).await?;
+        let mut client = w.client("c")?;
+        w.expect_sequence(&mut client, "BCABC").await?;
+        w.expect_sequence(&mut client, "ABC").await?;
+    }
+    let changes = w.lb()?.said(0, " from=up ");
+    ensure!(changes == 0, "{changes} changes of state, expected none");
+    Ok(())
+}

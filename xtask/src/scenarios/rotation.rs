@@ -1,0 +1,181 @@
+//! Who gets the next request.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::{Result, ensure};
+use testbed::{
+    client::Client,
+    fairness,
+    fault::Fault,
+    log::{Event, EventKind},
+    rotation::{Observation, check_strict},
+};
+use tokio::task::JoinSet;
+
+use super::scenario;
+use crate::e2e::{Scenario, World};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario!(1, "rotation", sequential, Events, "one connection: A,B,C,A,B,C"),
+    scenario!(2, "rotation", connection_each, Events, "a connection each: A,B,C,A,B,C"),
+    scenario!(
+        3,
+        "rotation",
+        parallel_balance,
+        Quiescence,
+        "8 clients: counts differ by at most one"
+    ),
+    scenario!(
+        4,
+        "rotation",
+        parallel_strict,
+        Events,
+        "8 clients: one counter explains who got which request"
+    ),
+    scenario!(
+        6,
+        "rotation",
+        one_or_none,
+        Events,
+        "one backend gets all; with none, 503 at once and Retry-After"
+    ),
+    scenario!(
+        7,
+        "rotation",
+        errors_skip_no_place,
+        Events,
+        "4xx and 5xx pass unchanged and skip no place"
+    ),
+    scenario!(
+        8,
+        "rotation",
+        leave_and_return,
+        Events,
+        "after a leave A,C,A,C; after the return A,B,C"
+    ),
+];
+
+async fn sequential(w: &mut World) -> Result<()> {
+    w.backends(["A", "B", "C"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "ABCABCABCABC").await
+}
+
+async fn connection_each(w: &mut World) -> Result<()> {
+    w.backends(["A", "B", "C"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    client.fresh(true);
+    w.expect_sequence(&mut client, "ABCABCABCABC").await
+}
+
+/// `clients` clients send `each` GETs at the same time, a connection each.
+async fn in_parallel(w: &mut World, clients: usize, each: usize) -> Result<()> {
+    let mut running = JoinSet::new();
+    for number in 0..clients {
+        let mut client = w.client(&format!("c{number}"))?;
+        running.spawn(async move {
+            for _ in 0..each {
+                client.get("/").await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    running.join_all().await.into_iter().collect()
+}
+
+async fn parallel_balance(w: &mut World) -> Result<()> {
+    w.backends(["A", "B", "C"]).await?;
+    w.balance(&[]).await?;
+    in_parallel(w, 8, 25).await?;
+    fairness::check_even(&fairness::counts(&w.log.events()), &["A", "B", "C"])?;
+    Ok(())
+}
+
+async fn parallel_strict(w: &mut World) -> Result<()> {
+    w.backends(["A", "B", "C"]).await?;
+    w.balance(&[]).await?;
+    in_parallel(w, 8, 200).await?;
+    let first = check_strict(&observations(&w.log.events(), &["A", "B", "C"]), 3)?;
+    ensure!(first == 0, "the rotation began with server {first}, expected the first");
+    Ok(())
+}
+
+/// Each request as seen from outside: sent by a client, received by a backend.
+fn observations(events: &[Event], names: &[&str]) -> Vec<Observation> {
+    let mut sent = BTreeMap::new();
+    let mut history = Vec::new();
+    for event in events {
+        match &event.kind {
+            EventKind::Sent { nonce, .. } => drop(sent.insert(*nonce, event.seq)),
+            EventKind::Received { backend, nonce: Some(nonce), .. } => {
+                let server = names.iter().position(|name| *name == &**backend);
+                if let (Some(server), Some(sent)) = (server, sent.get(nonce).copied()) {
+                    history.push(Observation { sent, received: event.seq, server });
+                }
+            }
+            _ => {}
+        }
+    }
+    history
+}
+
+async fn one_or_none(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("one")?;
+    w.expect_sequence(&mut client, "AAA").await?;
+    w.balance_over(&[], &["--health-period", "7s"]).await?;
+    let mut client = w.client("none")?;
+    for _ in 0..3 {
+        let reply = client.post("/", b"body".to_vec()).await?;
+        ensure!(reply.status == 503, "status {}, expected 503", reply.status);
+        ensure!(reply.header("x-lb-reason") == Some("no_server"), "reason {reply:?}");
+        let seconds = reply.header("retry-after").and_then(|text| text.parse::<u32>().ok());
+        ensure!(seconds.is_some_and(|s| s > 0), "Retry-After is {seconds:?}");
+    }
+    Ok(())
+}
+
+async fn errors_skip_no_place(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [_, b, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for status in [400, 404, 429, 500, 502, 503] {
+        b.arm(Fault::Status(status), 1);
+        let got = statuses(&mut client, 3).await?;
+        ensure!(got == [("A", 200), ("B", status), ("C", 200)].map(named), "got {got:?}");
+    }
+    Ok(())
+}
+
+fn named((name, status): (&str, u16)) -> (Arc<str>, u16) {
+    (name.into(), status)
+}
+
+async fn statuses(client: &mut Client, count: usize) -> Result<Vec<(Arc<str>, u16)>> {
+    let mut got = Vec::new();
+    for _ in 0..count {
+        let reply = client.get("/").await?;
+        got.push(named((reply.backend(), reply.status)));
+    }
+    Ok(got)
+}
+
+async fn leave_and_return(w: &mut World) -> Result<()> {
+    let [_, b, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "300ms"]).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "ABC").await?;
+    let mark = w.log.len();
+    b.kill().await;
+    w.lb()?.says(mark, &b, "down").await?;
+    w.expect_sequence(&mut client, "ACAC").await?;
+    let mark = w.log.len();
+    b.revive().await?;
+    w.lb()?.says(mark, &b, "up").await?;
+    w.expect_sequence(&mut client, "ABCABC").await
+}
