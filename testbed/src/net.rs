@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{Shutdown, SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -76,6 +76,19 @@ pub struct Exclusive;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
+/// A listener that is deaf as soon as it is dropped.
+#[derive(Debug)]
+pub struct Ears(TcpListener);
+
+impl Drop for Ears {
+    fn drop(&mut self) {
+        // Closing alone is not enough: while another thread's epoll looks at
+        // the socket the kernel holds it, and it goes on taking connections.
+        // It fails only if the socket is deaf already.
+        let _ = SockRef::from(&self.0).shutdown(Shutdown::Both);
+    }
+}
+
 /// A listener whose queue is full of connections that nobody accepts.
 #[derive(Debug)]
 pub struct FullBacklog {
@@ -85,7 +98,7 @@ pub struct FullBacklog {
 
 impl Net for Loopback {
     type Stream = TcpStream;
-    type Listener = TcpListener;
+    type Listener = Ears;
     type Hold = PortKeeper;
     type Hole = FullBacklog;
 
@@ -95,12 +108,12 @@ impl Net for Loopback {
         Ok((keeper, addr))
     }
 
-    async fn listen(&self, hold: &PortKeeper) -> io::Result<TcpListener> {
-        TcpListener::from_std(hold.listen(BACKLOG)?)
+    async fn listen(&self, hold: &PortKeeper) -> io::Result<Ears> {
+        TcpListener::from_std(hold.listen(BACKLOG)?).map(Ears)
     }
 
-    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-        accept(listener).await
+    async fn accept(&self, listener: &Ears) -> io::Result<(TcpStream, SocketAddr)> {
+        accept(&listener.0).await
     }
 
     async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
@@ -130,7 +143,7 @@ impl Net for Loopback {
 
 impl Net for Exclusive {
     type Stream = TcpStream;
-    type Listener = TcpListener;
+    type Listener = Ears;
     type Hold = (SocketAddr, Arc<Mutex<Option<TcpListener>>>);
     type Hole = ();
 
@@ -140,16 +153,16 @@ impl Net for Exclusive {
         Ok(((addr, Arc::new(Mutex::new(Some(listener)))), addr))
     }
 
-    async fn listen(&self, hold: &Self::Hold) -> io::Result<TcpListener> {
+    async fn listen(&self, hold: &Self::Hold) -> io::Result<Ears> {
         let first = lock(&hold.1).take();
         match first {
-            Some(listener) => Ok(listener),
-            None => TcpListener::bind(hold.0).await,
+            Some(listener) => Ok(Ears(listener)),
+            None => TcpListener::bind(hold.0).await.map(Ears),
         }
     }
 
-    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-        accept(listener).await
+    async fn accept(&self, listener: &Ears) -> io::Result<(TcpStream, SocketAddr)> {
+        accept(&listener.0).await
     }
 
     async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {

@@ -105,7 +105,8 @@ async fn refused(w: &mut World) -> Result<()> {
             let body = testbed::body::pattern(size as u64, size);
             let request = Request::new(method, "/?echo=1").body(body.clone());
             let reply = client.send(request).await?;
-            ensure!(reply.status == 200, "{method} of {size} bytes got {}", reply.status);
+            let reason = reply.header("x-lb-reason");
+            ensure!(reply.status == 200, "{method} of {size} bytes got {} {reason:?}", reply.status);
             ensure!(reply.body == body, "{method} of {size} bytes came back different");
         }
         w.lb()?.says(mark, &b, "down").await?;
