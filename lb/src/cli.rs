@@ -69,19 +69,19 @@ struct HealthArgs {
     #[arg(long, value_name = "PATH", default_value = "/", value_parser = parse_health_path)]
     health_path: PathAndQuery,
     /// From one probe to the next: 10s, 200ms or plain seconds.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     health_period: Duration,
     /// How long a probe may take; at most the period is used [default: 2s].
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
     health_timeout: Option<Duration>,
     /// The statuses that count as healthy: 200, 200-399 or 200,204.
     #[arg(long, value_name = "CODES", default_value = "200")]
     health_expect: StatusSet,
     /// Passed probes in a row that bring a server back.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, allow_hyphen_values = true, value_name = "N", default_value = "1")]
     rise: NonZeroU32,
     /// Failed probes in a row that take a server out.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, allow_hyphen_values = true, value_name = "N", default_value = "1")]
     fall: NonZeroU32,
 }
 

@@ -1,14 +1,123 @@
 //! `cargo xtask mutants`: is the suite worth its name?
+//!
+//! Each mutant is one small wrong change of `lb`. It is applied to a copy of
+//! the sources, built, and must fail the scenario that is named beside it,
+//! which the unchanged sources pass.
 
-use std::process::ExitCode;
+mod catalogue;
 
-use anyhow::Result;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+
+use crate::programs::{cargo, target_folder, workspace};
+use catalogue::{MUTANTS, Mutant};
 
 /// Which mutants.
 #[derive(Debug, Args)]
-pub(crate) struct Options {}
+pub(crate) struct Options {
+    /// List the mutants and end.
+    #[arg(long)]
+    list: bool,
+    /// Only mutants whose name contains this text.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
+}
 
-pub(crate) fn run(_options: &Options) -> Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+/// Runs the command.
+///
+/// # Errors
+/// A mutant does not apply or compile, or the unchanged sources fail.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let chosen: Vec<&Mutant> =
+        MUTANTS.iter().filter(|mutant| mutant.name.contains(&options.filter)).collect();
+    if options.list {
+        for mutant in chosen {
+            println!("{:<28} {:<44} {}", mutant.name, mutant.killed_by, mutant.what);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let copy = Copy::make()?;
+    let original = copy.build().context("the unchanged sources")?;
+    for mutant in &chosen {
+        ensure!(passes(&original, mutant)?, "{} fails without a mutant", mutant.killed_by);
+    }
+    let mut survivors = 0;
+    for mutant in &chosen {
+        let killed = copy.with(mutant, |lb| Ok(!passes(lb, mutant)?))?;
+        survivors += usize::from(!killed);
+        let verdict = if killed { "killed by" } else { "SURVIVES" };
+        println!("{:<28} {verdict} {}", mutant.name, mutant.killed_by);
+    }
+    println!("{} passed, {survivors} failed", chosen.len() - survivors);
+    Ok(if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether `lb` passes the scenario that is meant to kill the mutant.
+fn passes(lb: &Path, mutant: &Mutant) -> Result<bool> {
+    let mut suite = Command::new(std::env::current_exe()?);
+    suite.args(["e2e", "--filter", mutant.killed_by, "--lb"]).arg(lb);
+    suite.current_dir(workspace()).stdin(Stdio::null()).stdout(Stdio::null());
+    match suite.status()?.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        code => bail!("the suite ended with {code:?}"),
+    }
+}
+
+/// A copy of the workspace's sources, to be broken.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn make() -> Result<Copy> {
+        let folder = target_folder().join("mutants");
+        let (from, to) = (workspace(), folder.join("workspace"));
+        if to.exists() {
+            fs::remove_dir_all(&to)?;
+        }
+        fs::create_dir_all(&to)?;
+        for part in ["Cargo.toml", "Cargo.lock", "lb", "testbed", "xtask", "tests"] {
+            copy_all(&from.join(part), &to.join(part))
+                .with_context(|| format!("cannot copy {part}"))?;
+        }
+        Ok(Copy(folder))
+    }
+
+    fn build(&self) -> Result<PathBuf> {
+        let target = self.0.join("target");
+        let mut build = cargo(&self.0.join("workspace"));
+        build.args(["build", "--quiet", "--package=lb", "--bin=lb", "--target-dir"]).arg(&target);
+        build.env("RUSTFLAGS", "-Awarnings").stdin(Stdio::null());
+        ensure!(build.status()?.success(), "it does not compile");
+        Ok(target.join("debug").join("lb"))
+    }
+
+    /// Calls `judge` with `lb` broken by `mutant`, and mends it again.
+    fn with<T>(&self, mutant: &Mutant, judge: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let file = self.0.join("workspace/lb/src").join(mutant.file);
+        let sound = fs::read_to_string(&file)?;
+        let places = sound.matches(mutant.find).count();
+        ensure!(places == 1, "{}: {places} places to change, expected 1", mutant.name);
+        fs::write(&file, sound.replace(mutant.find, mutant.replace))?;
+        let judged = self.build().with_context(|| mutant.name).and_then(|lb| judge(&lb));
+        fs::write(&file, sound)?;
+        judged
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
+    if !from.is_dir() {
+        return fs::copy(from, to).map(drop);
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        copy_all(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
 }

@@ -106,7 +106,11 @@ async fn refused(w: &mut World) -> Result<()> {
             let request = Request::new(method, "/?echo=1").body(body.clone());
             let reply = client.send(request).await?;
             let reason = reply.header("x-lb-reason");
-            ensure!(reply.status == 200, "{method} of {size} bytes got {} {reason:?}", reply.status);
+            ensure!(
+                reply.status == 200,
+                "{method} of {size} bytes got {} {reason:?}",
+                reply.status
+            );
             ensure!(reply.body == body, "{method} of {size} bytes came back different");
         }
         w.lb()?.says(mark, &b, "down").await?;
@@ -353,11 +357,14 @@ async fn body_beyond_replay(w: &mut World) -> Result<()> {
     let [a, _] = w.backends(["A", "B"]).await?;
     w.balance(&[]).await?;
     let mut client = w.client("c")?;
-    for (size, expected) in [(60 * 1024, 200), (1024 * 1024, 502)] {
+    for (size, expected, arrivals) in [(60 * 1024, 200, 2), (1024 * 1024, 502, 1)] {
         a.arm(Fault::ResetAfterRequest, 1);
+        let before = w.arrivals("PUT");
         let body = testbed::body::pattern(1, size);
         let reply = client.send(Request::new("PUT", "/").body(body)).await?;
         ensure!(reply.status == expected, "{size} bytes: {}, expected {expected}", reply.status);
+        let arrived = w.arrivals("PUT") - before;
+        ensure!(arrived == arrivals, "{size} bytes reached {arrived} servers, expected {arrivals}");
         // Back to A's turn.
         w.expect_sequence(&mut client, "B").await?;
     }

@@ -173,9 +173,10 @@ async fn leave_and_return(w: &mut World) -> Result<()> {
     let mark = w.log.len();
     b.kill().await;
     w.lb()?.says(mark, &b, "down").await?;
-    w.expect_sequence(&mut client, "ACAC").await?;
+    w.expect_sequence(&mut client, "ACACA").await?;
     let mark = w.log.len();
     b.revive().await?;
     w.lb()?.says(mark, &b, "up").await?;
-    w.expect_sequence(&mut client, "ABCABC").await
+    // The rotation goes on behind the last one dealt, it does not begin anew.
+    w.expect_sequence(&mut client, "BCABCA").await
 }

@@ -1,0 +1,231 @@
+//! The command line: every flag, and every mistake with its sentence.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Stdio,
+};
+
+use assert_cmd::Command;
+use rustix::process::Signal;
+
+use crate::programs::{Running, be, lb};
+
+/// Runs `lb` with flags that are wrong; returns its exit code and what it says.
+fn refused(flags: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_lb")).args(flags).output().unwrap();
+    assert!(output.stdout.is_empty(), "{flags:?} printed to standard output");
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[track_caller]
+fn check(flags: &[&str], code: i32, sentence: &str) {
+    let (got, text) = refused(flags);
+    assert_eq!(got, code, "{flags:?}: {text}");
+    assert!(text.starts_with("error: "), "{flags:?}: {text}");
+    assert!(text.contains(sentence), "{flags:?}: got {text:?}, expected {sentence:?}");
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn mistakes_are_usage_errors_that_name_the_value() {
+    check(&["--backend", "nonsense"], 2, "the port is missing");
+    check(&["--backend", "127.0.0.1:99999"], 2, "port 99999 is out of range");
+    check(&["--backend", "https://a:1"], 2, "scheme https is not supported");
+    check(&["--backend", "http://a:1/x"], 2, "a server has no path");
+    check(&["--backend", "::1"], 2, "needs brackets");
+    check(&["--backend", "8080", "--backend", "localhost:8080"], 2, "listed twice");
+    check(&["--port", "70000"], 2, "--port");
+    check(&["--port", "x"], 2, "--port");
+    check(&["nowhere"], 2, "nowhere");
+    check(&["8000", "--port", "8001"], 2, "cannot be used with");
+    check(&["--bind", "localhost"], 2, "--bind");
+    check(&["--health-period", "0"], 2, "longer than zero");
+    check(&["--health-period", "soon"], 2, "not a duration");
+    check(&["--health-timeout", "-1s"], 2, "--health-timeout");
+    check(&["--health-path", "health"], 2, "must begin with /");
+    check(&["--health-expect", "2xx"], 2, "not a status code");
+    check(&["--health-expect", "399-200"], 2, "the range 399-200 is empty");
+    check(&["--rise", "0"], 2, "--rise");
+    check(&["--fall", "-1"], 2, "--fall");
+    check(&["--workers", "0"], 2, "--workers");
+    check(&["--when-all-down", "panic"], 2, "try_anyway");
+    check(&["--frobnicate"], 2, "--frobnicate");
+}
+
+#[test]
+fn a_taken_port_is_a_sentence_that_names_the_way_out() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let flags = ["--bind", "127.0.0.1", "--port", &port];
+    check(&flags, 1, &format!("port {port} is taken; choose another with --port"));
+}
+
+#[test]
+fn an_address_of_another_machine_is_a_sentence() {
+    check(&["--bind", "192.0.2.1", "--port", "0"], 1, "this machine does not have that address");
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for (flag, text) in [("--help", "--health-period"), ("--version", env!("CARGO_PKG_VERSION"))] {
+        let output = Command::new(env!("CARGO_BIN_EXE_lb")).arg(flag).assert().success();
+        let output = output.get_output();
+        assert!(String::from_utf8_lossy(&output.stdout).contains(text));
+        assert!(output.stderr.is_empty());
+    }
+}
+
+/// One GET on a connection of its own; the whole answer as text.
+fn get(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET /x HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// A sample backend and its port.
+fn backend() -> (Running, String) {
+    let mut command = be();
+    command.args(["0", "--health-path", "/health"]);
+    let running = Running::start(command);
+    let port = running.port_after("listening on ").to_string();
+    (running, port)
+}
+
+/// Starts `lb` on any free port with these flags.
+fn balance(flags: &[&str]) -> (Running, u16) {
+    let mut command = lb();
+    command.args(flags);
+    let running = Running::start(command);
+    let port = running.port_after("ready proxy=");
+    (running, port)
+}
+
+#[test]
+fn every_flag_is_taken_with_and_without_listen() {
+    let (_backend, port) = backend();
+    let flags = [
+        "--port",
+        "0",
+        "--bind",
+        "127.0.0.1",
+        "--backend",
+        &port,
+        "--health-path",
+        "/health?deep=1",
+        "--health-period",
+        "500ms",
+        "--health-timeout",
+        "0.4",
+        "--health-expect",
+        "200-299,304",
+        "--rise",
+        "2",
+        "--fall",
+        "3",
+        "--when-all-down",
+        "try_anyway",
+        "--workers",
+        "2",
+        "--debug",
+    ];
+    for command in [&[][..], &["listen"]] {
+        let (running, lb_port) = balance(&[command, &flags].concat());
+        assert!(get(lb_port).starts_with("HTTP/1.1 200 OK"));
+        running.signal(Signal::TERM);
+        assert!(running.ended().0.success());
+    }
+}
+
+#[test]
+fn a_port_alone_is_enough() {
+    let (running, port) = balance(&["0"]);
+    assert!(get(port).starts_with("HTTP/1.1 503 "));
+    running.line("no server is configured");
+    running.line("add one with --backend");
+}
+
+#[test]
+fn servers_are_taken_as_url_authority_or_port() {
+    let (_a, port) = backend();
+    for server in [
+        format!("http://127.0.0.1:{port}/"),
+        format!("127.0.0.1:{port}"),
+        port.clone(),
+        format!("HTTP://LocalHost:{port}"),
+    ] {
+        let (_lb, lb_port) = balance(&["--port", "0", "--backend", &server]);
+        assert!(get(lb_port).contains("Hello From Backend Server"), "{server}");
+    }
+}
+
+#[test]
+fn ipv6_clients_and_servers() {
+    let mut command = be();
+    command.args(["0", "--bind", "::1"]);
+    let backend = Running::start(command);
+    let port = backend.port_after("listening on ");
+    for server in [format!("http://[::1]:{port}"), format!("localhost:{port}")] {
+        let (_lb, lb_port) = balance(&["--port", "0", "--bind", "::1", "--backend", &server]);
+        let mut stream = TcpStream::connect(("::1", lb_port)).unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("Hello From Backend Server"), "{server}: {answer}");
+    }
+}
+
+#[test]
+fn without_bind_both_ip_versions_are_served() {
+    let (running, port) = balance(&["0"]);
+    assert!(running.line("ready proxy=").contains("0.0.0.0:"));
+    for address in ["127.0.0.1", "::1"] {
+        assert!(TcpStream::connect((address, port)).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn ctrl_c_and_sigterm_end_it_with_exit_code_0() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let (running, _) = balance(&["0"]);
+        running.signal(signal);
+        let (status, printed) = running.ended();
+        assert!(status.success(), "{signal:?}: {status}\n{printed}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let (backend, port) = backend();
+    let (running, lb_port) =
+        balance(&["--port", "0", "--backend", &port, "--health-path", "/health"]);
+    // A request that never ends keeps the first signal waiting.
+    let mut stream = TcpStream::connect(("127.0.0.1", lb_port)).unwrap();
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc").unwrap();
+    backend.line("Received request from");
+    running.signal(Signal::TERM);
+    running.line("stopping");
+    running.signal(Signal::TERM);
+    assert_eq!(running.ended().0.code(), Some(143));
+}
+
+#[test]
+fn a_closed_or_full_standard_output_stops_no_request() {
+    let (_backend, port) = backend();
+    let mut command = lb();
+    command.args(["--port", "0", "--backend", &port]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut ready = [0; 64];
+    let read = output.read(&mut ready).unwrap();
+    drop(output);
+    let text = String::from_utf8_lossy(&ready[..read]).into_owned();
+    let lb_port = text.trim().rsplit(':').next().unwrap().parse().unwrap();
+    for _ in 0..50 {
+        assert!(get(lb_port).starts_with("HTTP/1.1 200 OK"));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -1,0 +1,196 @@
+//! What a newcomer types, against servers and clients that nobody here wrote:
+//! `python3 -m http.server` and curl.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use crate::programs::{Running, be, lb};
+
+/// Whether the programs that a transcript needs are here. Without them it is
+/// skipped aloud, except in CI, where they must be.
+fn have(programs: &[&str]) -> bool {
+    let runs = |program: &&&str| {
+        let mut command = Command::new(program);
+        command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let missing: Vec<_> = programs.iter().filter(|program| !runs(program)).collect();
+    assert!(missing.is_empty() || std::env::var_os("CI").is_none(), "CI lacks {missing:?}");
+    if !missing.is_empty() {
+        eprintln!("skipped: {missing:?} not found");
+    }
+    missing.is_empty()
+}
+
+/// A `python3 -m http.server` whose page is its name.
+struct Python {
+    name: &'static str,
+    folder: TempDir,
+    port: u16,
+    running: Running,
+}
+
+impl Python {
+    fn start(name: &'static str) -> Python {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("index.html"), format!("page {name}\n")).unwrap();
+        // A number outside the range from which the kernel takes the ports of
+        // clients, so that the server can come back to it.
+        let (port, running) = (0..20)
+            .find_map(|_| {
+                let port = portpicker::pick_unused_port()?;
+                Some((port, serve(folder.path(), port)?))
+            })
+            .expect("no port that python can listen on");
+        Python { name, folder, port, running }
+    }
+
+    fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    fn start_again(&mut self) {
+        self.running = serve(self.folder.path(), self.port).expect("python cannot listen again");
+    }
+}
+
+/// `None` if the port is taken.
+fn serve(folder: &Path, port: u16) -> Option<Running> {
+    let mut command = Command::new("python3");
+    command.args(["-u", "-m", "http.server", &port.to_string(), "--directory"]).arg(folder);
+    let running = Running::start(command);
+    let line = running.line_with(&["Serving HTTP", "Error"]);
+    line.contains("Serving HTTP").then_some(running)
+}
+
+fn three() -> [Python; 3] {
+    ["A", "B", "C"].map(Python::start)
+}
+
+/// `lb` in front of `servers`; with the port it listens on.
+fn balance(servers: &[Python], flags: &[&str]) -> (Running, u16) {
+    let mut command = lb();
+    command.args(["--port", "0"]).args(flags);
+    for server in servers {
+        command.arg("--backend").arg(server.port.to_string());
+    }
+    let running = Running::start(command);
+    let port = running.port_after("ready proxy=");
+    (running, port)
+}
+
+/// One curl, which must succeed: the page.
+#[track_caller]
+fn curl(port: u16) -> String {
+    let url = format!("http://localhost:{port}/");
+    let output =
+        Command::new("curl").args(["-sS", "--fail", &url, "--output", "-"]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "curl: {} {errors}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The letters of the pages of `count` curls, one after the other.
+#[track_caller]
+fn pages(port: u16, count: usize) -> String {
+    (0..count).map(|_| curl(port).trim().replace("page ", "")).collect()
+}
+
+/// How many pages came from each server with `count` curls at once.
+#[track_caller]
+fn at_once(port: u16, count: usize) -> BTreeMap<String, usize> {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = folder.path().join("urls.txt");
+    fs::write(&urls, format!("url = \"http://localhost:{port}/\"\n").repeat(count)).unwrap();
+    let output = Command::new("curl")
+        .args(["-sS", "--fail", "--no-progress-meter", "--parallel", "--parallel-immediate"])
+        .args(["--parallel-max", &count.to_string(), "--config"])
+        .arg(&urls)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut counts = BTreeMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        *counts.entry(line.to_owned()).or_insert(0) += 1;
+    }
+    counts
+}
+
+#[test]
+fn transcript_1_one_server() {
+    if !have(&["curl"]) {
+        return;
+    }
+    let mut command = be();
+    command.arg("0");
+    let backend = Running::start(command);
+    let backend_port = backend.port_after("listening on ").to_string();
+    let mut command = lb();
+    command.args(["--port", "0", "--backend", &backend_port, "--debug"]);
+    let lb = Running::start(command);
+    let port = lb.port_after("ready proxy=");
+    backend.forget();
+    assert_eq!(curl(port), "Hello From Backend Server\n");
+    backend.line("Replied with a hello message");
+    let printed = backend.printed();
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines[..2], ["Received request from 127.0.0.1", "GET / HTTP/1.1"], "{printed}");
+    assert!(printed.ends_with("\n\nReplied with a hello message"), "{printed}");
+    lb.line("Response from server: HTTP/1.1 200 OK");
+    let printed = lb.printed();
+    assert!(printed.contains("Received request from 127.0.0.1\nGET / HTTP/1.1\n"), "{printed}");
+    assert!(printed.contains("\nuser-agent: curl/"), "{printed}");
+}
+
+#[test]
+fn transcripts_2_and_3_two_and_three_servers() {
+    if !have(&["python3", "curl"]) {
+        return;
+    }
+    let servers = three();
+    let (_lb, port) = balance(&servers[..2], &[]);
+    assert_eq!(pages(port, 4), "ABAB");
+    let (_lb, port) = balance(&servers, &[]);
+    assert_eq!(pages(port, 6), "ABCABC");
+}
+
+#[test]
+fn transcripts_4_and_5_kill_one_and_start_it_again() {
+    if !have(&["python3", "curl"]) {
+        return;
+    }
+    let mut servers = three();
+    let (lb, port) = balance(&servers, &["--health-period", "10s"]);
+    assert_eq!(pages(port, 3), "ABC");
+    servers[1].kill();
+    // B's first request goes to C; then the other two take turns.
+    assert_eq!(pages(port, 10), "ACCACACACA");
+    servers[1].start_again();
+    let name = format!("server=localhost:{} from=down to=up", servers[1].port);
+    lb.line(&name);
+    assert_eq!(pages(port, 6), "BCABCA");
+}
+
+#[test]
+fn transcript_6_many_at_once() {
+    if !have(&["python3", "curl"]) {
+        return;
+    }
+    let servers = three();
+    let (lb, port) = balance(&servers, &["--health-period", "10s"]);
+    let nine = at_once(port, 9);
+    assert_eq!(nine.values().copied().collect::<Vec<_>>(), [3, 3, 3], "{nine:?}");
+    for count in [50, 150] {
+        let pages = at_once(port, count);
+        assert_eq!(pages.values().sum::<usize>(), count, "{pages:?}");
+    }
+    let printed = lb.printed();
+    assert!(!printed.contains("from=up"), "a server was put out:\n{printed}");
+    assert_eq!(servers.each_ref().map(|server| server.name), ["A", "B", "C"]);
+}
