@@ -1,5 +1,12 @@
 //! Tests of the balancer from outside, in the one test binary that owns `lb`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, helpers included"
+)]
+
 mod cli;
 mod programs;
 mod rotation;

@@ -127,12 +127,15 @@ impl Play {
         let Some((_, _, epoch)) = self.cluster.state(id) else { return };
         let cluster = &mut self.cluster;
         match event {
-            Event::Pass(_) => drop(cluster.handle_probe(id, epoch, true)),
-            Event::Fail(_) => drop(cluster.handle_probe(id, epoch, false)),
-            Event::Refused(_) => {
-                drop(cluster.handle_connect_failure(id, epoch, ConnectFailure::Refused));
+            Event::Pass(_) | Event::Fail(_) => {
+                cluster.handle_probe(id, epoch, matches!(event, Event::Pass(_)));
             }
-            _ => drop(cluster.handle_connect_failure(id, epoch, ConnectFailure::TimedOut)),
+            Event::Refused(_) => {
+                cluster.handle_connect_failure(id, epoch, ConnectFailure::Refused);
+            }
+            _ => {
+                cluster.handle_connect_failure(id, epoch, ConnectFailure::TimedOut);
+            }
         }
     }
 

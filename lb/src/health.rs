@@ -36,14 +36,14 @@ pub struct Prober<N: Net> {
     pub upstream: Arc<Upstream>,
     /// What to ask, how often, and what to expect.
     pub check: HealthCheck,
-    /// Which share of [`SPREAD`] is this server's, from 0 to 1.
+    /// Which share of the spread is this server's, from 0 to 1.
     pub phase: f64,
 }
 
 impl<N: Net> Prober<N> {
     /// Probes the server for as long as it is configured.
     ///
-    /// The first probe is sent at once, the second up to [`SPREAD`] of a period
+    /// The first probe is sent at once, the second up to a tenth of a period
     /// early, each further one exactly a period after the one before; all of
     /// them at once when the request path has a suspicion.
     pub async fn run(self) {

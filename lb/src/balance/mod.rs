@@ -6,8 +6,8 @@
 //! same calls always give the same decisions. The shell calls `handle_*` with
 //! what it saw, gets back what changed, and carries out the effects.
 //!
-//! Reading order: [`health`] (one server), [`cluster`] (all of them),
-//! [`snapshot`] (what the request path reads), [`retry`] (what follows a
+//! Reading order: `health` (one server), `cluster` (all of them),
+//! `snapshot` (what the request path reads), `retry` (what follows a
 //! failed attempt).
 
 mod cluster;

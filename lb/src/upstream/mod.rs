@@ -1,7 +1,7 @@
 //! Connections to the servers.
 //!
 //! Owns what the request path keeps for each server ([`Upstream`]), the
-//! governed connect ([`governor`]) and the keep-alive pools ([`pool`]). Never
+//! governed connect (`governor`) and the keep-alive pools (`pool`). Never
 //! chooses a server and never retries: that is the proxy's, by the rules of
 //! the core.
 

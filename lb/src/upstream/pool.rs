@@ -39,7 +39,7 @@ impl<N: Net> Pool<N> {
     /// The connection used last, if any is worth another request in `epoch`.
     ///
     /// `repeatable` requests survive a connection that dies under them; for
-    /// others it must have been used within [`FRESH_LIMIT`] and is looked at.
+    /// others it must have been used within a second and is looked at.
     pub fn take(&self, epoch: u64, repeatable: bool) -> Option<Connection<N::Stream>> {
         let mut idle = self.idle.borrow_mut();
         if idle.is_empty() {
