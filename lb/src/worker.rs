@@ -184,6 +184,8 @@ fn serve<N: Net>(
         .timer(TokioTimer::new())
         .header_read_timeout(worker.shared.timeouts.client_idle)
         .max_headers(100)
+        // One buffer and one plain write cost less than gathering small pieces.
+        .writev(false)
         .serve_connection(TokioIo::new(stream), service);
     let served = Served {
         connection: Box::pin(connection),

@@ -1,7 +1,7 @@
 //! One attempt at one server: a connection, the request, the answer's head.
 
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::TrySendError, header};
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 use super::{AttemptBody, Exchange, Lease, Outbound};
 use crate::{
@@ -21,7 +21,8 @@ pub(super) async fn attempt<N: Net>(
 ) -> Result<(Response<Incoming>, Lease<N>), Failure> {
     let pool = worker.pools.of(server.id);
     let repeatable = outbound.is_repeatable();
-    let reusable = if fresh { None } else { pool.take(server.epoch, repeatable) };
+    let reusable =
+        if fresh { None } else { pool.take(server.epoch, repeatable, exchange.attempt_began()) };
     let (mut connection, reused) = match reusable {
         Some(connection) => (connection, true),
         None => obtain(worker, &pool, server, fresh, repeatable).await?,
@@ -32,14 +33,19 @@ pub(super) async fn attempt<N: Net>(
     }
     let request = take_request(outbound, server).ok_or(Failure::BadAnswer)?;
     let answer = connection.sender.try_send_request(request);
-    match timeout(worker.shared.timeouts.response_head, answer).await {
+    connection.deadline.as_mut().reset(Instant::now() + worker.shared.timeouts.response_head);
+    let answer = tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = connection.deadline.as_mut() => return Err(Failure::HeadTimedOut),
+    };
+    match answer {
         // Nobody asked for another protocol: what follows is not HTTP.
-        Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             Err(Failure::BadAnswer)
         }
-        Ok(Ok(response)) => Ok((response, Lease { connection, pool })),
-        Ok(Err(error)) => Err(classify(error, outbound, reused)),
-        Err(_) => Err(Failure::HeadTimedOut),
+        Ok(response) => Ok((response, Lease { connection, pool })),
+        Err(error) => Err(classify(error, outbound, reused)),
     }
 }
 
@@ -58,7 +64,7 @@ async fn obtain<N: Net>(
             permit = upstream.governor.acquire() => break permit,
             () = pool.returned(), if !fresh => {}
         }
-        if let Some(connection) = pool.take(server.epoch, repeatable) {
+        if let Some(connection) = pool.take(server.epoch, repeatable, Instant::now()) {
             return Ok((connection, true));
         }
     };

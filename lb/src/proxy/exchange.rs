@@ -52,6 +52,7 @@ pub struct Exchange<N: Net> {
     /// Empty for nearly all requests, so it costs no allocation.
     failed: Vec<Attempt>,
     bytes: u64,
+    ended: Option<Instant>,
     outcome: Outcome,
 }
 
@@ -74,6 +75,7 @@ impl<N: Net> Exchange<N> {
             server: None,
             failed: Vec::new(),
             bytes: 0,
+            ended: None,
             outcome: Outcome::ClientGone,
             worker,
         }
@@ -118,9 +120,16 @@ impl<N: Net> Exchange<N> {
         self.bytes += bytes as u64;
     }
 
-    /// The whole answer has been read.
-    pub fn complete(&mut self) {
+    /// When the attempt at hand began. The first begins with the request,
+    /// which saves a look at the clock.
+    pub fn attempt_began(&self) -> Instant {
+        if self.failed.is_empty() { self.began } else { Instant::now() }
+    }
+
+    /// The whole answer has been read. Returns when.
+    pub fn complete(&mut self) -> Instant {
         self.outcome = Outcome::Complete;
+        *self.ended.insert(Instant::now())
     }
 
     /// The server broke off in the middle of its answer.
@@ -144,6 +153,7 @@ impl<N: Net> Drop for Exchange<N> {
             began: self.began,
             connected: self.connected,
             answered: self.answered,
+            ended: self.ended.unwrap_or_else(Instant::now),
             outcome: self.outcome,
         };
         self.worker.log.request(&entry);

@@ -60,11 +60,15 @@ impl<N: Net> Relay<N> {
     /// Gives the connection back as soon as the last byte is here, not when
     /// somebody asks for more.
     fn release_at_end(&mut self) {
-        if self.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.pool.put(lease.connection);
-            self.exchange.complete();
+        if self.incoming.is_end_stream() {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            let now = self.exchange.complete();
+            lease.pool.put(lease.connection, now);
         }
     }
 }
@@ -79,7 +83,7 @@ impl<N: Net> Body for AnswerBody<N> {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let relay = match self.get_mut() {
             AnswerBody::Own { sentence, exchange } => {
-                exchange.complete();
+                let _ = exchange.complete();
                 return Poll::Ready(sentence.take().map(|bytes| Ok(Frame::data(bytes))));
             }
             AnswerBody::Relayed(relay) => relay,
@@ -91,13 +95,8 @@ impl<N: Net> Body for AnswerBody<N> {
                 relay.release_at_end();
             }
             Some(Err(_)) => relay.exchange.break_off(),
-            None => {
-                // A body without a length has no end but this one.
-                if let Some(lease) = relay.lease.take() {
-                    lease.pool.put(lease.connection);
-                }
-                relay.exchange.complete();
-            }
+            // A body without a length has no end but this one.
+            None => relay.end(),
         }
         Poll::Ready(polled)
     }

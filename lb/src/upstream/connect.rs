@@ -13,7 +13,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 
 use super::{Upstream, governor::Permit};
@@ -43,6 +43,9 @@ pub struct Connection<S> {
     pub epoch: u64,
     /// When it was last in use.
     pub used: Instant,
+    /// By when the answer under way must have begun. Kept for the life of the
+    /// connection: putting a timer off is far cheaper than making one.
+    pub deadline: Pin<Box<Sleep>>,
 }
 
 /// Connects to `upstream` within `limit`.
@@ -76,7 +79,8 @@ pub async fn connect<N: Net>(
         // Errors reach the request that they concern through its sender.
         let _ = driver.await;
     });
-    Ok(Connection { sender, stream, epoch, used: Instant::now() })
+    let now = Instant::now();
+    Ok(Connection { sender, stream, epoch, used: now, deadline: Box::pin(sleep_until(now)) })
 }
 
 /// Tries the server's addresses in order; the last error stands.
@@ -122,15 +126,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Shared<S> {
         Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
-    }
-
+    /// One buffer and one plain write cost less than gathering small pieces.
     fn is_write_vectored(&self) -> bool {
-        self.0.borrow().is_write_vectored()
+        false
     }
 }

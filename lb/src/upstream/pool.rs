@@ -39,15 +39,16 @@ impl<N: Net> Pool<N> {
     /// The connection used last, if any is worth another request in `epoch`.
     ///
     /// `repeatable` requests survive a connection that dies under them; for
-    /// others it must have been used within a second and is looked at.
-    pub fn take(&self, epoch: u64, repeatable: bool) -> Option<Connection<N::Stream>> {
+    /// others it must have been used within a second of `now` and is looked at.
+    pub fn take(
+        &self,
+        epoch: u64,
+        repeatable: bool,
+        now: Instant,
+    ) -> Option<Connection<N::Stream>> {
         let mut idle = self.idle.borrow_mut();
-        if idle.is_empty() {
-            return None;
-        }
-        let now = Instant::now();
         while let Some(connection) = idle.pop() {
-            let age = now.duration_since(connection.used);
+            let age = now.saturating_duration_since(connection.used);
             if connection.sender.is_closed() || connection.epoch != epoch || age >= IDLE_LIMIT {
                 continue;
             }
@@ -66,12 +67,12 @@ impl<N: Net> Pool<N> {
         None
     }
 
-    /// Takes a connection back that has carried a whole answer.
-    pub fn put(&self, mut connection: Connection<N::Stream>) {
+    /// Takes a connection back that has carried a whole answer, until `now`.
+    pub fn put(&self, mut connection: Connection<N::Stream>, now: Instant) {
         if connection.sender.is_closed() {
             return;
         }
-        connection.used = Instant::now();
+        connection.used = now;
         self.idle.borrow_mut().push(connection);
         if self.waiting.get() > 0 {
             self.returned.notify_one();
