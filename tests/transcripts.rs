@@ -135,6 +135,8 @@ fn transcript_1_one_server() {
     command.args(["--port", "0", "--backend", &backend_port, "--debug"]);
     let lb = Running::start(command);
     let port = lb.port_after("ready proxy=");
+    // The first probe is a request like any other.
+    backend.line("Replied with a hello message");
     backend.forget();
     assert_eq!(curl(port), "Hello From Backend Server\n");
     backend.line("Replied with a hello message");
