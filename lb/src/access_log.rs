@@ -98,6 +98,7 @@ fn failure_word(failure: Failure) -> &'static str {
         Failure::Sent { reused: false } => "closed",
         Failure::HeadTimedOut => "response_timeout",
         Failure::BadAnswer => "bad_answer",
+        Failure::RetriedStatus(_) => "status",
     }
 }
 
@@ -273,7 +274,11 @@ fn write_entry(line: &mut Vec<u8>, entry: &Entry<'_>, now: Instant, wall: System
     }
     for (index, attempt) in entry.failed.iter().enumerate() {
         text(line, if index == 0 { " failed=" } else { "," }, &attempt.server.name);
-        text(line, ":", failure_word(attempt.failure));
+        line.push(b':');
+        match attempt.failure {
+            Failure::RetriedStatus(status) => number(line, "", status.into()),
+            failure => text(line, "", failure_word(failure)),
+        }
         millis(line, "@", attempt.at - entry.began);
     }
     number(line, " bytes=", entry.bytes);

@@ -55,6 +55,10 @@ struct ListenArgs {
     /// What to do with a request when no server is healthy.
     #[arg(long, value_enum, default_value = "refuse")]
     when_all_down: WhenAllDownArg,
+    /// Statuses that are retried on another server, for idempotent requests:
+    /// 502-504 or 429,503 [default: none, answers are passed on].
+    #[arg(long, value_name = "CODES")]
+    retry_status: Option<StatusSet>,
     /// Worker threads [default: one a core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
@@ -122,6 +126,7 @@ impl ListenArgs {
             bind: self.bind,
             port: self.port.or(self.port_alone).unwrap_or(DEFAULT_PORT),
             servers: self.backends.into_iter().map(server).collect(),
+            retry_status: self.retry_status.unwrap_or_default(),
             when_all_down: match self.when_all_down {
                 WhenAllDownArg::Refuse => WhenAllDown::Refuse,
                 WhenAllDownArg::TryAnyway => WhenAllDown::TryAnyway,

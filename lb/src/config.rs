@@ -29,6 +29,9 @@ pub struct Config {
     pub port: u16,
     /// The servers, in configuration order.
     pub servers: Vec<Server>,
+    /// Answers with these statuses are retried on another server if the
+    /// request is idempotent. Default none: a server's 5xx is passed on.
+    pub retry_status: StatusSet,
     /// What to do with a request when no server is healthy.
     pub when_all_down: WhenAllDown,
     /// Worker threads.
@@ -199,8 +202,8 @@ fn parse_authority(text: &str, default_port: Option<u16>) -> Result<Authority, I
     Ok(Authority { host, port })
 }
 
-/// A set of status codes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A set of status codes; empty by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusSet(Vec<RangeInclusive<u16>>);
 
 impl StatusSet {

@@ -6,7 +6,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     thread,
     time::Duration,
 };
@@ -164,13 +164,15 @@ fn start_workers<N: Net>(
     let loads: Box<[Arc<Load>]> = (0..config.workers).map(|_| Arc::default()).collect();
     let period = config.servers.iter().map(|server| server.health.period).min();
     let retry_after = period.unwrap_or(Duration::from_secs(10)).as_secs().max(1);
-    let shared = Arc::new(Shared::new(
-        cluster.clone(),
-        config.timeouts,
-        config.debug,
-        HeaderValue::from(retry_after),
-        loads.clone(),
-    ));
+    let shared = Arc::new(Shared {
+        cluster: cluster.clone(),
+        timeouts: config.timeouts,
+        retry_status: config.retry_status.clone(),
+        debug: config.debug,
+        retry_after: HeaderValue::from(retry_after),
+        loads: loads.clone(),
+        retries: AtomicUsize::new(0),
+    });
     let mut senders = Vec::new();
     let mut finished = Vec::new();
     for (index, load) in loads.into_iter().enumerate() {

@@ -29,7 +29,7 @@ use crate::{
     access_log::AccessLog,
     balance::budget,
     cluster::LiveCluster,
-    config::Timeouts,
+    config::{StatusSet, Timeouts},
     net::Net,
     proxy::{Client, handle},
     upstream::Pools,
@@ -42,6 +42,8 @@ pub struct Shared {
     pub cluster: Arc<LiveCluster>,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// Statuses that idempotent requests take to another server.
+    pub retry_status: StatusSet,
     /// Print requests and answers.
     pub debug: bool,
     /// The `Retry-After` of a 503: in how many seconds the next probes are.
@@ -49,21 +51,10 @@ pub struct Shared {
     /// The load of each worker.
     pub loads: Box<[Arc<Load>]>,
     /// Budgeted retries under way.
-    retries: AtomicUsize,
+    pub retries: AtomicUsize,
 }
 
 impl Shared {
-    /// What `loads.len()` workers share.
-    pub fn new(
-        cluster: Arc<LiveCluster>,
-        timeouts: Timeouts,
-        debug: bool,
-        retry_after: HeaderValue,
-        loads: Box<[Arc<Load>]>,
-    ) -> Self {
-        Shared { cluster, timeouts, debug, retry_after, loads, retries: AtomicUsize::new(0) }
-    }
-
     /// Leave for one more retry, if the budget has it.
     pub fn retry_budget(&self) -> Option<RetryPermit<'_>> {
         let in_flight: usize = self.loads.iter().map(|load| load.requests()).sum();

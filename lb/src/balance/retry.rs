@@ -31,6 +31,8 @@ pub enum Failure {
     HeadTimedOut,
     /// The server's answer was not HTTP.
     BadAnswer,
+    /// The server answered with a status that the operator wants retried.
+    RetriedStatus(u16),
 }
 
 /// What to do after a failed attempt.
@@ -93,6 +95,7 @@ mod tests {
             Failure::Sent { reused: false },
             Failure::HeadTimedOut,
             Failure::BadAnswer,
+            Failure::RetriedStatus(503),
         ] {
             assert_eq!(next_step(failure, false, 0), Next::GiveUp, "{failure:?}");
         }

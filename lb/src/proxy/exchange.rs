@@ -99,6 +99,11 @@ impl<N: Net> Exchange<N> {
         self.failed.push(Attempt { server: server.server.clone(), failure, at: Instant::now() });
     }
 
+    /// The answer of a server that was to be retried is the best there is.
+    pub fn settle_for(&mut self, server: &Member<Upstream>) {
+        self.server = Some(server.server.clone());
+    }
+
     /// The head of a server's answer is here.
     pub fn answered(&mut self, status: StatusCode, version: Version) {
         self.status = Some(status);

@@ -80,11 +80,20 @@ async fn forward<N: Net>(
     let mut tried: Vec<ServerId> = Vec::new();
     let mut fresh = false;
     let mut elsewhere = 0;
-    // Held from the first budgeted retry to the end of the request.
-    let mut _budget = None;
-    loop {
+    // Held from the first budgeted retry until an answer is chosen.
+    let mut budget = None;
+    // A server's own error, better than one of ours when all tries are used up.
+    let mut spare = None;
+    let failure = loop {
         let failure = match attempt::attempt(worker, exchange, outbound, &server, fresh).await {
-            Ok(answered) => return Ok(answered),
+            Ok(answered) => {
+                let status = answered.0.status().as_u16();
+                if !outbound.is_repeatable() || !worker.shared.retry_status.contains(status) {
+                    return Ok(answered);
+                }
+                spare = Some((server.clone(), answered));
+                Failure::RetriedStatus(status)
+            }
             Err(failure) => failure,
         };
         exchange.attempt_failed(&server, failure);
@@ -99,19 +108,23 @@ async fn forward<N: Net>(
             Next::Elsewhere => {}
             Next::ElsewhereWithinBudget => {
                 elsewhere += 1;
-                if _budget.is_none() {
-                    _budget = Some(worker.shared.retry_budget().ok_or(reason_of(failure))?);
+                budget = budget.or_else(|| worker.shared.retry_budget());
+                if budget.is_none() {
+                    break failure;
                 }
             }
-            Next::GiveUp => return Err(reason_of(failure)),
+            Next::GiveUp => break failure,
         }
         tried.push(server.id);
         let Some(next) = worker.shared.cluster.next_untried(server.place, &tried) else {
-            return Err(reason_of(failure));
+            break failure;
         };
         server = next;
         fresh = false;
-    }
+    };
+    let (server, answered) = spare.ok_or(reason_of(failure))?;
+    exchange.settle_for(&server);
+    Ok(answered)
 }
 
 /// The reason that the client gets when `failure` was the last.
@@ -120,7 +133,7 @@ fn reason_of(failure: Failure) -> Reason {
         Failure::ConnectRefused => Reason::ConnectFailed,
         Failure::ConnectTimedOut => Reason::ConnectTimeout,
         Failure::Unsent { .. } | Failure::Sent { .. } => Reason::ServerClosed,
-        Failure::BadAnswer => Reason::BadAnswer,
+        Failure::BadAnswer | Failure::RetriedStatus(_) => Reason::BadAnswer,
         Failure::HeadTimedOut => Reason::ResponseTimeout,
     }
 }

@@ -1,6 +1,6 @@
 //! The balancer under test, as a process.
 
-use std::{net::SocketAddr, path::Path, process::Command};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 use testbed::{
@@ -67,6 +67,33 @@ impl Balancer {
     pub(crate) async fn prints(&self, mark: u64, text: &str) -> Result<Event> {
         let what = format!("the balancer to print {text:?}");
         Ok(self.log.wait_from(mark, &what, printed(&self.name, |l| l.contains(text))).await?)
+    }
+
+    /// How many of `requests` requests had their first attempt at each server,
+    /// by the access log.
+    pub(crate) async fn first_attempts(
+        &self,
+        requests: usize,
+    ) -> Result<BTreeMap<SocketAddr, usize>> {
+        let line = |line: &str| line.contains(" total_ms=");
+        let what = format!("the log lines of {requests} requests");
+        self.log.wait_count(0, requests, &what, printed(&self.name, line)).await?;
+        let mut counts = BTreeMap::new();
+        for event in self.log.events() {
+            let EventKind::Output { source, line } = &event.kind else { continue };
+            if **source != *self.name || !line.contains(" total_ms=") {
+                continue;
+            }
+            // "failed=127.0.0.1:80:refused@0.1,..." or "server=127.0.0.1:80".
+            let word = |key| line.split(' ').find_map(|word| word.strip_prefix(key));
+            let failed =
+                word("failed=").and_then(|list: &str| list.split(",").next()?.rsplit_once(":"));
+            let first = failed.map(|(server, _)| server).or_else(|| word("server="));
+            if let Some(server) = first.and_then(|text| text.parse().ok()) {
+                *counts.entry(server).or_insert(0) += 1;
+            }
+        }
+        Ok(counts)
     }
 
     /// Sends SIGTERM, unless it has ended.

@@ -53,6 +53,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "a GET that came to nothing is answered by another server"
     ),
     scenario!(
+        38,
+        "failover",
+        listed_status_retried,
+        Events,
+        "with --retry-status a GET goes elsewhere, a POST does not; the last real answer stands"
+    ),
+    scenario!(
         39,
         "failover",
         tries_exact,
@@ -246,6 +253,15 @@ async fn sigkilled_processes(w: &mut World) -> Result<()> {
     }
     ensure!("ABCABCABC".contains(&order), "dealt {order} after the revivals");
     ensure!(w.arrivals("POST") > 0, "no POST was executed at all");
+    // Within an epoch each server's turns differ by one at most, so over all of
+    // them by no more than there were changes: the rotation of A and C is
+    // undisturbed, whatever was retried.
+    let answered = w.log.count(0, |e| matches!(e.kind, EventKind::Answered { .. }));
+    let turns = w.lb()?.first_attempts(answered).await?;
+    let changes = w.lb()?.said(0, " from=");
+    let (a, c) = (turns.get(&addresses[0]), turns.get(&addresses[2]));
+    let apart = a.unwrap_or(&0).abs_diff(*c.unwrap_or(&0));
+    ensure!(apart <= changes, "turns {turns:?} are {apart} apart after {changes} changes");
     Ok(())
 }
 
@@ -288,6 +304,30 @@ async fn get_retried_elsewhere(w: &mut World) -> Result<()> {
         w.expect_sequence(&mut client, "ACCACC").await?;
         b.clear();
     }
+    Ok(())
+}
+
+async fn listed_status_retried(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a, b] = w.backends(["A", "B"]).await?;
+    w.balance(&["--retry-status", "429,502-503"]).await?;
+    let mut client = w.client("c")?;
+    a.set_fault(Fault::Status(503));
+    w.expect_sequence(&mut client, "BB").await?;
+    let reply = client.post("/", b"once".to_vec()).await?;
+    ensure!(reply.status == 503 && reply.backend() == "A", "the POST got {reply:?}");
+    b.set_fault(Fault::Status(429));
+    // B's turn: it says 429, then A says 503, and nobody else is left.
+    let reply = client.get("/").await?;
+    ensure!(reply.status == 503 && reply.backend() == "A", "the GET got {reply:?}");
+    a.set_fault(Fault::Status(504));
+    let reply = client.get("/").await?;
+    ensure!(reply.status == 504 && reply.backend() == "A", "an unlisted 504 became {reply:?}");
+    b.kill().await;
+    a.set_fault(Fault::Status(502));
+    // B's turn again: refused; A's 502 is the last real answer.
+    let reply = client.get("/").await?;
+    ensure!(reply.status == 502 && reply.backend() == "A", "the last real answer became {reply:?}");
     Ok(())
 }
 
