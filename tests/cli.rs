@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::Stdio,
+    process::{Child, Stdio},
 };
 
 use assert_cmd::Command;
@@ -211,21 +211,70 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(running.ended().0.code(), Some(143));
 }
 
-#[test]
-fn a_closed_or_full_standard_output_stops_no_request() {
-    let (_backend, port) = backend();
+/// Starts `lb` with one server and these outputs; returns it and its port.
+fn balance_with(stdout: Stdio, stderr: Stdio, backend: &str) -> (Child, u16) {
+    // With the outputs taken, its port must be known beforehand.
+    let port = portpicker::pick_unused_port().unwrap();
     let mut command = lb();
-    command.args(["--port", "0", "--backend", &port]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut output = child.stdout.take().unwrap();
-    let mut ready = [0; 64];
-    let read = output.read(&mut ready).unwrap();
-    drop(output);
-    let text = String::from_utf8_lossy(&ready[..read]).into_owned();
-    let lb_port = text.trim().rsplit(':').next().unwrap().parse().unwrap();
-    for _ in 0..50 {
-        assert!(get(lb_port).starts_with("HTTP/1.1 200 OK"));
+    command.args(["--port", &port.to_string(), "--backend", backend, "--health-period", "200ms"]);
+    let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+    let began = std::time::Duration::from_millis(20);
+    // The one event that can be seen from here is that it listens.
+    let listening = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    assert!((0..500).any(|_| listening() || {
+        std::thread::park_timeout(began);
+        false
+    }));
+    (child, port)
+}
+
+#[track_caller]
+fn expect_end_within(mut child: Child, limit: std::time::Duration) {
+    let (sender, ended) = std::sync::mpsc::channel();
+    let pid = rustix::process::Pid::from_child(&child);
+    std::thread::spawn(move || sender.send(child.wait()));
+    let status = ended.recv_timeout(limit);
+    if status.is_err() {
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    assert!(status.expect("it did not end").unwrap().success());
+}
+
+#[test]
+fn outputs_that_are_full_or_stuck_or_gone_stop_nothing() {
+    let (backend, port) = backend();
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    // Pipes whose reader never reads, and one whose reader is gone.
+    let (stuck_out, stuck_err) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+    let gone = || Stdio::from(std::io::pipe().unwrap().1);
+    let outputs =
+        [(full(), full()), (gone(), gone()), (Stdio::from(stuck_out.1), Stdio::from(stuck_err.1))];
+    for (stdout, stderr) in outputs {
+        let (child, lb_port) = balance_with(stdout, stderr, &port);
+        // More than a pipe holds.
+        for _ in 0..1_000 {
+            assert!(get(lb_port).starts_with("HTTP/1.1 200 OK"));
+        }
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM)
+            .unwrap();
+        expect_end_within(child, crate::programs::WATCHDOG);
+    }
+    drop(backend);
+}
+
+#[test]
+fn few_descriptors_put_no_server_out_and_fail_no_client() {
+    let (_backend, port) = backend();
+    let mut command = std::process::Command::new("sh");
+    command.arg("-c").arg("ulimit -n 64; exec \"$0\" \"$@\"").arg(env!("CARGO_BIN_EXE_lb"));
+    command.args(["--port", "0", "--backend", &port, "--health-period", "100ms"]);
+    let running = Running::start(command);
+    let lb_port = running.port_after("ready proxy=");
+    let clients: Vec<_> = (0..100)
+        .map(|_| std::thread::spawn(move || (0..5).map(|_| get(lb_port)).collect::<Vec<_>>()))
+        .collect();
+    for answer in clients.into_iter().flat_map(|client| client.join().unwrap()) {
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+    assert!(!running.printed().contains("from=up"), "{}", running.printed());
 }

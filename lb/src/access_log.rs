@@ -1,32 +1,18 @@
-//! Standard output: one line a request, and the `--debug` blocks.
+//! One line a request, and the `--debug` blocks.
 //!
-//! Lines are formatted by the worker into a buffer of its own and written by a
-//! thread of the log's own, so that a slow disk or a stopped pager holds up no
-//! request. When it cannot keep up, lines are dropped and counted, never
-//! waited for.
+//! Owns what the lines say. Formatted by the worker, written by [`Output`].
 
 use std::{
     io::Write as _,
-    mem,
     net::SocketAddr,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use hyper::{Method, Request, StatusCode, Uri, Version, body::Incoming};
 use tokio::time::Instant;
 
-use crate::{balance::Failure, error::Reason, upstream::Upstream};
-
-/// Text that may wait to be written; what comes beyond it is dropped.
-const BUFFER_LIMIT: usize = 4 * 1024 * 1024;
-
-/// How long lines gather before the next are written.
-const GATHER: Duration = Duration::from_millis(5);
+use crate::{balance::Failure, error::Reason, output::Output, upstream::Upstream};
 
 /// One request, as its line tells it.
 pub struct Entry<'a> {
@@ -93,6 +79,9 @@ fn failure_word(failure: Failure) -> &'static str {
     match failure {
         Failure::ConnectRefused => "refused",
         Failure::ConnectTimedOut => "connect_timeout",
+        Failure::NoResources => "no_resources",
+        Failure::WentOut => "went_out",
+        Failure::BodyTimedOut => "body_timeout",
         Failure::Unsent { .. } => "closed_before_request",
         Failure::Sent { reused: true } => "reused_closed",
         Failure::Sent { reused: false } => "closed",
@@ -102,45 +91,23 @@ fn failure_word(failure: Failure) -> &'static str {
     }
 }
 
-/// Standard output, shared by all threads.
+/// The access log, shared by all threads.
 #[derive(Debug)]
 pub struct AccessLog {
-    text: Mutex<Text>,
-    wake: Condvar,
-    /// Whether the writer sleeps and wants to be woken.
-    idle: AtomicBool,
+    output: Output,
     /// Where the clock of the log's lines began.
     origin: (Instant, SystemTime),
 }
 
-#[derive(Debug, Default)]
-struct Text {
-    waiting: Vec<u8>,
-    dropped: u64,
-    closed: bool,
-}
-
 impl AccessLog {
-    /// Starts the writer. Its handle ends once the log is closed and written.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
-    pub fn start() -> std::io::Result<(Arc<AccessLog>, thread::JoinHandle<()>)> {
-        let log = Arc::new(AccessLog {
-            text: Mutex::default(),
-            wake: Condvar::new(),
-            idle: AtomicBool::new(false),
-            origin: (Instant::now(), wall_clock()),
-        });
-        let writer = log.clone();
-        let handle =
-            thread::Builder::new().name("lb-log".into()).spawn(move || writer.write_all())?;
-        Ok((log, handle))
+    /// A log that goes to `output`.
+    pub fn new(output: Output) -> AccessLog {
+        AccessLog { output, origin: (Instant::now(), wall_clock()) }
     }
 
     /// Prints a line that is not about a request.
     pub fn line(&self, line: &str) {
-        self.append(|text| {
+        self.output.append(|text| {
             text.extend_from_slice(line.as_bytes());
             text.push(b'\n');
         });
@@ -150,12 +117,12 @@ impl AccessLog {
     pub fn request(&self, entry: &Entry<'_>) {
         let now = entry.ended;
         let wall = self.origin.1 + now.duration_since(self.origin.0);
-        self.append(|text| write_entry(text, entry, now, wall));
+        self.output.append(|text| write_entry(text, entry, now, wall));
     }
 
     /// Prints the block of a request as it came.
     pub fn debug_request(&self, client: SocketAddr, request: &Request<Incoming>) {
-        self.append(|text| {
+        self.output.append(|text| {
             let _ = writeln!(text, "Received request from {}", client.ip());
             let target = request.uri().path_and_query().map_or("*", |path| path.as_str());
             let _ = writeln!(text, "{} {target} {:?}", request.method(), request.version());
@@ -168,89 +135,14 @@ impl AccessLog {
 
     /// Prints the status line of a server's answer.
     pub fn debug_answer(&self, status: StatusCode, version: Version) {
-        self.append(|text| {
+        self.output.append(|text| {
             let _ = writeln!(text, "Response from server: {version:?} {status}");
         });
-    }
-
-    /// Lets the writer finish what there is and end.
-    pub fn close(&self) {
-        self.text().closed = true;
-        self.wake.notify_one();
-    }
-
-    fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut text = self.text();
-        if text.waiting.len() > BUFFER_LIMIT {
-            text.dropped += 1;
-            return;
-        }
-        write(&mut text.waiting);
-        drop(text);
-        if self.idle.swap(false, Ordering::AcqRel) {
-            self.wake.notify_one();
-        }
-    }
-
-    /// The writer's thread.
-    fn write_all(&self) {
-        let mut batch = Vec::new();
-        loop {
-            let closed = self.next_batch(&mut batch);
-            let written = std::io::stdout().write_all(&batch);
-            batch.clear();
-            if closed || written.is_err() && self.give_up(written) {
-                return;
-            }
-            self.gather();
-        }
-    }
-
-    /// Waits for text and takes it; true if it is the last.
-    fn next_batch(&self, batch: &mut Vec<u8>) -> bool {
-        let mut text = self.text();
-        while text.waiting.is_empty() && !text.closed {
-            self.idle.store(true, Ordering::Release);
-            text = self.wake.wait(text).unwrap_or_else(PoisonError::into_inner);
-        }
-        mem::swap(&mut text.waiting, batch);
-        let dropped = mem::take(&mut text.dropped);
-        if dropped > 0 {
-            let _ = writeln!(batch, "{dropped} lines dropped: standard output is too slow");
-        }
-        text.closed && text.waiting.is_empty()
-    }
-
-    /// Lets lines gather for a moment. Nobody wakes the writer meanwhile but
-    /// the end: under load that saves a system call and a switch of threads for
-    /// each request; a line alone is written as soon as it is there.
-    fn gather(&self) {
-        let text = self.text();
-        let open = |text: &mut Text| !text.closed;
-        // A poisoned lock is the next look's to heal.
-        drop(self.wake.wait_timeout_while(text, GATHER, open));
-    }
-
-    /// Standard output is gone or full: says so once on standard error, and
-    /// tells whether to stop writing.
-    fn give_up(&self, written: std::io::Result<()>) -> bool {
-        let Err(error) = written else { return false };
-        tracing::warn!("cannot write to standard output: {error}");
-        let gone = error.kind() == std::io::ErrorKind::BrokenPipe;
-        if gone {
-            // Nobody will read: keep nothing.
-            self.text().closed = true;
-        }
-        gone
-    }
-
-    fn text(&self) -> MutexGuard<'_, Text> {
-        self.text.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[allow(clippy::disallowed_methods, reason = "the one place that tells the time of day")]
-pub(crate) fn wall_clock() -> SystemTime {
+fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
@@ -261,9 +153,9 @@ fn write_entry(line: &mut Vec<u8>, entry: &Entry<'_>, now: Instant, wall: System
     let _ = write!(line, "{}", humantime::format_rfc3339_millis(wall));
     let _ = write!(line, " client={}", entry.client);
     text(line, " method=", entry.method.as_str());
-    text(line, " target=\"", entry.target.path());
+    quoted(line, " target=\"", entry.target.path());
     if let Some(query) = entry.target.query() {
-        text(line, "?", query);
+        quoted(line, "?", query);
     }
     number(line, "\" status=", entry.status.map_or(499, |status| status.as_u16()).into());
     if let Some(server) = entry.server {
@@ -298,6 +190,19 @@ fn text(line: &mut Vec<u8>, key: &str, value: &str) {
     line.extend_from_slice(value.as_bytes());
 }
 
+/// A value between quotes: what would end them, or the line, is escaped, so
+/// that no client can write fields of its own.
+fn quoted(line: &mut Vec<u8>, key: &str, value: &str) {
+    line.extend_from_slice(key.as_bytes());
+    for byte in value.bytes() {
+        match byte {
+            b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
+            0..0x20 | 0x7f => drop(write!(line, "\\x{byte:02x}")),
+            _ => line.push(byte),
+        }
+    }
+}
+
 fn number(line: &mut Vec<u8>, key: &str, value: u64) {
     text(line, key, itoa::Buffer::new().format(value));
 }
@@ -314,6 +219,13 @@ fn millis(line: &mut Vec<u8>, key: &str, duration: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_can_end_the_quotes() {
+        let mut line = Vec::new();
+        quoted(&mut line, "target=\"", "/a\" status=999\\\n");
+        assert_eq!(line, b"target=\"/a\\\" status=999\\\\\\x0a");
+    }
 
     #[test]
     fn milliseconds_have_three_decimals() {

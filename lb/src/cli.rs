@@ -132,6 +132,7 @@ impl ListenArgs {
                 WhenAllDownArg::TryAnyway => WhenAllDown::TryAnyway,
             },
             workers: self.workers.map_or_else(cores, usize::from),
+            max_connections: usize::MAX,
             debug: self.debug,
             timeouts: Timeouts::default(),
         })

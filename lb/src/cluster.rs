@@ -8,10 +8,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::{
-    balance::{
-        Cluster, ConnectFailure, Member, Observed, Pick, ServerId, Snapshot, Transition,
-        WhenAllDown,
-    },
+    balance::{Cluster, ConnectFailure, Member, Pick, ServerId, Snapshot, Transition, WhenAllDown},
     config::Server,
     upstream::Upstream,
 };
@@ -52,6 +49,11 @@ impl LiveCluster {
     /// The next eligible server behind `after` that is not in `tried`.
     pub fn next_untried(&self, after: usize, tried: &[ServerId]) -> Option<Member<Upstream>> {
         self.published.load().next_untried(after, tried).cloned()
+    }
+
+    /// Whether requests are dealt to this server at this moment.
+    pub fn deals(&self, id: ServerId) -> bool {
+        self.published.load().members().iter().any(|member| member.id == id)
     }
 
     /// The epoch to hand back with evidence; `None` if the server has left.
@@ -117,14 +119,10 @@ impl LiveCluster {
     ) {
         self.published.store(core.snapshot().clone());
         self.changes.send_modify(|changes| *changes += 1);
+        upstream.changed.notify_waiters();
         let Transition { from, to, cause, eligible, total, .. } = transition;
-        let left = match to {
-            Observed::Up | Observed::Checking => "",
-            Observed::Suspect | Observed::Down if *eligible == 0 => " (none left)",
-            Observed::Suspect | Observed::Down => "",
-        };
         info!(
-            "server={} from={from} to={to} cause=\"{cause}\" detail=\"{detail}\" eligible={eligible}/{total}{left}",
+            "server={} from={from} to={to} cause=\"{cause}\" detail=\"{detail}\" eligible={eligible}/{total}",
             upstream.name
         );
     }

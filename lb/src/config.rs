@@ -36,6 +36,8 @@ pub struct Config {
     pub when_all_down: WhenAllDown,
     /// Worker threads.
     pub workers: usize,
+    /// Client connections at one time, at most; more wait in the kernel.
+    pub max_connections: usize,
     /// Print each request's head and each answer's status line.
     pub debug: bool,
     /// How long things may take.

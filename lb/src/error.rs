@@ -27,6 +27,10 @@ pub enum Reason {
     ResponseTimeout,
     /// The client's body broke off while it was being forwarded.
     ClientBody,
+    /// The client sent nothing of its body for too long.
+    BodyTimeout,
+    /// The request's transfer coding is not `chunked`.
+    UnknownTransferCoding,
 }
 
 impl Reason {
@@ -42,6 +46,8 @@ impl Reason {
             Reason::BadAnswer => "bad_answer",
             Reason::ResponseTimeout => "response_timeout",
             Reason::ClientBody => "client_body",
+            Reason::BodyTimeout => "body_timeout",
+            Reason::UnknownTransferCoding => "unknown_transfer_coding",
         }
     }
 
@@ -51,11 +57,12 @@ impl Reason {
             Reason::BadRequest | Reason::ClientBody => StatusCode::BAD_REQUEST,
             Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Reason::NoServer => StatusCode::SERVICE_UNAVAILABLE,
-            Reason::ConnectFailed
-            | Reason::ConnectTimeout
-            | Reason::ServerClosed
-            | Reason::BadAnswer => StatusCode::BAD_GATEWAY,
-            Reason::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Reason::ConnectFailed | Reason::ServerClosed | Reason::BadAnswer => {
+                StatusCode::BAD_GATEWAY
+            }
+            Reason::ConnectTimeout | Reason::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Reason::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Reason::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
         }
     }
 
@@ -71,6 +78,8 @@ impl Reason {
             Reason::BadAnswer => "The server's answer was not valid HTTP.",
             Reason::ResponseTimeout => "The server did not answer in time.",
             Reason::ClientBody => "The request's body ended early.",
+            Reason::BodyTimeout => "The request's body did not come in time.",
+            Reason::UnknownTransferCoding => "This transfer coding is not supported.",
         }
     }
 }

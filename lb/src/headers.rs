@@ -31,6 +31,7 @@ pub fn prepare_request(head: &mut request::Parts, client: &HeaderValue) -> Resul
         return Err(Reason::MethodNotAllowed);
     }
     check_host(head)?;
+    check_transfer_coding(&head.headers)?;
     to_origin_form(head)?;
     remove_connection_fields(&mut head.headers);
     // Answered by hyper once a server is connected and the body is wanted.
@@ -51,6 +52,26 @@ fn check_host(head: &request::Parts) -> Result<(), Reason> {
         (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
         (None, _) if head.version == Version::HTTP_10 => Ok(()),
         _ => Err(Reason::BadRequest),
+    }
+}
+
+/// `chunked`, once, is the only coding that can be forwarded as it is: it is
+/// undone and done again (RFC 9112 §6.1). Another would be lost on the way.
+fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Reason> {
+    let mut codings = headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii);
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(coding), Some(next))
+            if coding.eq_ignore_ascii_case(b"chunked") && next.eq_ignore_ascii_case(b"chunked") =>
+        {
+            Err(Reason::BadRequest)
+        }
+        _ => Err(Reason::UnknownTransferCoding),
     }
 }
 
@@ -79,6 +100,10 @@ fn to_origin_form(head: &mut request::Parts) -> Result<(), Reason> {
 
 /// Makes the head of a server's answer fit to be relayed.
 pub fn prepare_response(headers: &mut HeaderMap) {
+    // A length beside a coding is not the body's (RFC 9112 §6.3).
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     remove_connection_fields(headers);
 }
 
@@ -183,6 +208,25 @@ mod tests {
         check(&[("host", "a/b")], "bad_request");
         check(&[("host", "a@b")], "bad_request");
         assert_eq!(prepared("/", Version::HTTP_10, &[]), "/ ");
+    }
+
+    #[test]
+    fn chunked_is_the_only_coding() {
+        check(&[("host", "a"), ("transfer-encoding", "Chunked")], "/p?q host:a");
+        let unknown = "unknown_transfer_coding";
+        check(&[("host", "a"), ("transfer-encoding", "gzip, chunked")], unknown);
+        check(&[("host", "a"), ("transfer-encoding", "chunked, gzip")], unknown);
+        check(&[("host", "a"), ("transfer-encoding", "")], unknown);
+        check(&[("host", "a"), ("transfer-encoding", "chunked,chunked")], "bad_request");
+    }
+
+    #[test]
+    fn a_length_beside_a_coding_is_dropped() {
+        let mut headers = HeaderMap::new();
+        headers.insert("transfer-encoding", HeaderValue::from_static("chunked"));
+        headers.insert("content-length", HeaderValue::from_static("3"));
+        prepare_response(&mut headers);
+        assert!(headers.is_empty());
     }
 
     #[test]

@@ -4,21 +4,29 @@
 //! other. Owns when and how a probe is sent; what its result means is the
 //! core's to say.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, Response, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::warn;
 
 use crate::{
-    balance::ServerId, cluster::LiveCluster, config::HealthCheck, net::Net, upstream::Upstream,
+    balance::ServerId,
+    cluster::LiveCluster,
+    config::HealthCheck,
+    net::{Net, is_local},
+    upstream::{Upstream, connect_any, known_addresses},
 };
 
 /// How much earlier the second probes are than a period after the first, at
 /// most, so that servers are not all probed in the same moment.
 const SPREAD: f64 = 0.1;
+
+/// When to probe again after this machine was out of descriptors or the like.
+const LOCAL_RETRY: Duration = Duration::from_millis(200);
 
 /// How much of a probe's answer is read, out of courtesy: a server whose
 /// answer is cut off may log an error.
@@ -56,6 +64,14 @@ impl<N: Net> Prober<N> {
                 Ok(Err(error)) => (Err(error), None),
                 Err(_) => (Err(io::ErrorKind::TimedOut.into()), None),
             };
+            if let Err(error) = &result
+                && is_local(error)
+            {
+                // No result: this machine could not ask.
+                warn!("server={} cannot be probed: {error}", self.upstream.name);
+                sleep_until(began + period.min(LOCAL_RETRY)).await;
+                continue;
+            }
             self.report(epoch, result);
             if let Some(answer) = answer {
                 let _ = timeout_at(limit, finish(answer)).await;
@@ -98,26 +114,24 @@ impl<N: Net> Prober<N> {
     }
 
     async fn connect(&self) -> io::Result<N::Stream> {
-        self.resolve().await?;
-        let addresses: Vec<SocketAddr> = self.upstream.addresses.load().to_vec();
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            match self.net.connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let addresses = self.resolve().await?;
+        connect_any(&self.net, &addresses, self.check.timeout).await
     }
 
-    /// Looks a name up anew; addresses need no looking up.
-    async fn resolve(&self) -> io::Result<()> {
-        let authority = &self.upstream.authority;
-        if crate::upstream::known_addresses(authority).is_empty() {
-            let addresses = self.net.resolve(&authority.host, authority.port).await?;
-            self.upstream.addresses.store(Arc::new(addresses.to_vec()));
+    /// Looks a name up anew; addresses need no looking up. While the resolver
+    /// fails, the last known addresses stand.
+    async fn resolve(&self) -> io::Result<Arc<Vec<SocketAddr>>> {
+        let (authority, addresses) = (&self.upstream.authority, &self.upstream.addresses);
+        let known = addresses.load_full();
+        if !known_addresses(authority).is_empty() {
+            return Ok(known);
         }
-        Ok(())
+        match self.net.resolve(&authority.host, authority.port).await {
+            Ok(found) => addresses.store(Arc::new(found.to_vec())),
+            Err(error) if known.is_empty() => return Err(error),
+            Err(_) => {}
+        }
+        Ok(addresses.load_full())
     }
 }
 

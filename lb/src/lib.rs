@@ -20,6 +20,8 @@ pub mod upstream;
 pub mod health;
 pub mod proxy;
 
+pub mod output;
+
 pub mod access_log;
 pub mod cli;
 pub mod server;

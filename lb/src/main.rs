@@ -1,62 +1,73 @@
 //! The `lb` program: parse, run, exit code.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use lb::{access_log::AccessLog, cli::Cli, config::Config, net::Tcp, server};
+use lb::{
+    access_log::AccessLog,
+    cli::Cli,
+    config::Config,
+    net::Tcp,
+    output::{Output, Stream},
+    server,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
     task::LocalSet,
+    time::timeout,
 };
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// How long the last lines of the logs may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let config = match Cli::parse().into_config() {
         Ok(config) => config,
         Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
     };
-    start_logging();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // If nobody reads it, the exit code must do.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
 /// State changes and troubles go to standard error; `RUST_LOG` says how many.
-fn start_logging() {
+fn start_logging(stderr: Output) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || stderr.clone())
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(false)
         .init();
 }
 
 fn run(config: Config) -> Result<()> {
-    raise_descriptor_limit();
+    let stdout = Output::start(Stream::Stdout).context("cannot start the log's thread")?;
+    let stderr = Output::start(Stream::Stderr).context("cannot start the log's thread")?;
+    start_logging(stderr.clone());
+    let config = Config { max_connections: connections_for(raise_descriptor_limit()), ..config };
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let tasks = LocalSet::new();
-    let (log, writer) = {
-        let _entered = runtime.enter();
-        AccessLog::start().context("cannot start the log's thread")?
-    };
-    let ended = tasks.block_on(&runtime, async {
+    LocalSet::new().block_on(&runtime, async {
         let stop = stop_signal()?;
-        server::run(Tcp, config, log.clone(), stop).await
-    });
-    log.close();
-    let _ = writer.join();
-    ended
+        let log = Arc::new(AccessLog::new(stdout.clone()));
+        let ended = server::run(Tcp, config, log, stop).await;
+        // A reader that has stopped reading does not keep us here.
+        let _ = timeout(LAST_WORDS, async { tokio::join!(stdout.close(), stderr.close()) }).await;
+        ended
+    })
 }
 
 /// Resolves at the first SIGTERM or SIGINT; the second ends the process.
@@ -80,11 +91,27 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
     Ok(async { drop(stopped.await) })
 }
 
-/// Two descriptors a request: as many as the operating system lets us have.
-fn raise_descriptor_limit() {
+/// How many clients fit into `descriptors`: three fifths of them, as the others
+/// are wanted for servers, probes, listeners and logs. Clients that have no room
+/// wait in the kernel's queue instead of failing.
+fn connections_for(descriptors: Option<u64>) -> usize {
+    const OTHERS: u64 = 32;
+    match descriptors {
+        Some(limit) => {
+            usize::try_from(limit.saturating_sub(OTHERS) * 3 / 5).unwrap_or(usize::MAX).max(1)
+        }
+        None => usize::MAX,
+    }
+}
+
+/// As many descriptors as the operating system lets us have; returns how many,
+/// `None` if there is no limit.
+fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("the limit of open files stays at {:?}: {error}", limit.current);
+        return limit.current;
     }
+    limit.maximum
 }

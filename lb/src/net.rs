@@ -5,15 +5,22 @@
 //! retries, no limits.
 
 use std::{
+    cell::RefCell,
     future::Future,
     io,
     net::{SocketAddr, TcpStream as StdStream},
+    pin::Pin,
     rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
 };
 
-use rustix::net::{RecvFlags, recv};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, recv},
+};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
 };
 
@@ -55,6 +62,9 @@ pub trait Net: Clone + Send + 'static {
 
     /// Connects to `addr`.
     fn connect(&self, addr: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>>;
+
+    /// Makes the end of `stream` a reset, where an orderly end would lie.
+    fn reset_on_close(&self, stream: &Self::Stream);
 
     /// Whether an idle connection is alive and silent at this moment: no end,
     /// no error and no byte has arrived on it.
@@ -112,13 +122,69 @@ impl Net for Tcp {
         Ok(stream)
     }
 
+    fn reset_on_close(&self, stream: &TcpStream) {
+        // It fails only if the connection is gone already.
+        let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+
     fn is_quiet(&self, stream: &TcpStream) -> bool {
         let mut byte = [0u8];
         let peeked = recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        matches!(peeked, Err(rustix::io::Errno::AGAIN))
+        matches!(peeked, Err(Errno::AGAIN))
     }
 
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Rc<[SocketAddr]>> {
         Ok(tokio::net::lookup_host((host, port)).await?.collect())
+    }
+}
+
+/// Whether an error is a lack of this machine, and says nothing of the other side.
+pub fn is_local(error: &io::Error) -> bool {
+    let local = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+        Errno::ACCESS,
+        Errno::PERM,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| local.contains(&errno))
+}
+
+/// A socket that hyper drives and others look at, on one thread.
+#[derive(Debug)]
+pub struct Shared<S>(pub Rc<RefCell<S>>);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Shared<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Shared<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+    }
+
+    /// One buffer and one plain write cost less than gathering small pieces.
+    fn is_write_vectored(&self) -> bool {
+        false
     }
 }

@@ -5,18 +5,19 @@ use std::{
     future::Future,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use futures_util::future::join_all;
 use hyper::header::HeaderValue;
 use tokio::{
     runtime::Builder,
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::{JoinSet, LocalSet},
+    time::timeout,
 };
 use tracing::{info, warn};
 
@@ -57,16 +58,16 @@ pub async fn run<N: Net>(
                 "no server is configured, every request gets a 503: add one with --backend HOST:PORT"
             );
         }
-        let mut accepting = JoinSet::new();
-        for listener in listeners {
-            accepting.spawn_local(accept_all(net.clone(), listener, workers.clone()));
-        }
-        accepting.join_all().await;
+        let accepting = listeners.iter().map(|listener| accept_all(&net, listener, &workers));
+        join_all(accepting).await;
         Ok::<_, anyhow::Error>(())
     };
     tokio::select! {
         () = &mut stop => {}
         ended = checked => ended?,
+    }
+    for listener in listeners {
+        accept_waiting(&net, listener, &workers).await;
     }
     info!("stopping: finishing what is in flight, for at most {:?}", config.timeouts.drain);
     // Without a sender left, the workers see that nothing more will come.
@@ -87,8 +88,13 @@ fn listen<N: Net>(net: &N, config: &Config) -> Result<Vec<N::Listener>> {
         return Ok(vec![first]);
     }
     let port = net.local_addr(&first)?.port();
-    let second = net.listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port));
-    Ok([Some(first), second.ok()].into_iter().flatten().collect())
+    match net.listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
+        Ok(second) => Ok(vec![first, second]),
+        Err(error) => {
+            warn!("not listening on IPv6: [::]:{port}: {error}");
+            Ok(vec![first])
+        }
+    }
 }
 
 fn listen_on<N: Net>(net: &N, address: SocketAddr) -> Result<N::Listener> {
@@ -134,19 +140,32 @@ fn start_probers<N: Net>(net: &N, config: &Config, cluster: &Arc<LiveCluster>) -
 }
 
 /// Where accepted connections go: the least loaded worker.
-struct Workers<N: Net>(Vec<(mpsc::UnboundedSender<Handover<N>>, Arc<Load>)>, Cell<usize>);
+struct Workers<N: Net> {
+    each: Vec<(mpsc::UnboundedSender<Handover<N>>, Arc<Load>)>,
+    shared: Arc<Shared>,
+    max_connections: usize,
+    turn: Cell<usize>,
+}
 
 impl<N: Net> Workers<N> {
+    /// Waits until one more connection is allowed.
+    async fn room(&self) {
+        let connections = || self.each.iter().map(|(_, load)| load.connections()).sum::<usize>();
+        while connections() >= self.max_connections {
+            self.shared.connection_closed.notified().await;
+        }
+    }
+
     fn hand_over(&self, connection: Handover<N>) {
         // Ties go round, or short connections would all go to the first.
-        let turn = self.1.get();
-        self.1.set(turn.wrapping_add(1));
-        let count = self.0.len();
-        let order = (0..count).map(|index| (index + turn) % count);
-        let Some(least) = order.min_by_key(|&index| self.0[index].1.connections()) else {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        let count = self.each.len();
+        let order = (0..count).map(|index| index.wrapping_add(turn) % count);
+        let Some(least) = order.min_by_key(|&index| self.each[index].1.connections()) else {
             return;
         };
-        let (sender, load) = &self.0[least];
+        let (sender, load) = &self.each[least];
         load.connection_assigned();
         // A worker that is gone takes its connections with it.
         let _ = sender.send(connection);
@@ -160,7 +179,7 @@ fn start_workers<N: Net>(
     config: &Config,
     cluster: &Arc<LiveCluster>,
     log: &Arc<AccessLog>,
-) -> Result<(Rc<Workers<N>>, Finished)> {
+) -> Result<(Workers<N>, Finished)> {
     let loads: Box<[Arc<Load>]> = (0..config.workers).map(|_| Arc::default()).collect();
     let period = config.servers.iter().map(|server| server.health.period).min();
     let retry_after = period.unwrap_or(Duration::from_secs(10)).as_secs().max(1);
@@ -171,6 +190,7 @@ fn start_workers<N: Net>(
         debug: config.debug,
         retry_after: HeaderValue::from(retry_after),
         loads: loads.clone(),
+        connection_closed: Notify::new(),
         retries: AtomicUsize::new(0),
     });
     let mut senders = Vec::new();
@@ -190,16 +210,25 @@ fn start_workers<N: Net>(
         senders.push((sender, load));
         finished.push(is_done);
     }
-    Ok((Rc::new(Workers(senders, Cell::new(0))), finished))
+    let max_connections = config.max_connections;
+    Ok((Workers { each: senders, shared, max_connections, turn: Cell::new(0) }, finished))
 }
 
 /// Accepts connections for ever, and hands them over.
-async fn accept_all<N: Net>(net: N, listener: N::Listener, workers: Rc<Workers<N>>) {
+async fn accept_all<N: Net>(net: &N, listener: &N::Listener, workers: &Workers<N>) {
     loop {
-        match net.accept(&listener).await {
+        workers.room().await;
+        match net.accept(listener).await {
             Ok(connection) => workers.hand_over(connection),
             Err(error) => pause_after(&error).await,
         }
+    }
+}
+
+/// Accepts those who were already waiting: closing the listener would reset them.
+async fn accept_waiting<N: Net>(net: &N, listener: N::Listener, workers: &Workers<N>) {
+    while let Ok(Ok(connection)) = timeout(Duration::ZERO, net.accept(&listener)).await {
+        workers.hand_over(connection);
     }
 }
 

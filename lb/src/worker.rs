@@ -15,6 +15,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use hyper::{body::Incoming, header::HeaderValue, server::conn::http1, service::service_fn};
@@ -30,10 +31,14 @@ use crate::{
     balance::budget,
     cluster::LiveCluster,
     config::{StatusSet, Timeouts},
-    net::Net,
+    net::{Net, Shared as SharedStream},
     proxy::{Client, handle},
     upstream::Pools,
 };
+
+/// How long a client that has sent no whole request may take for it after the
+/// signal to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What all workers share.
 #[derive(Debug)]
@@ -50,6 +55,8 @@ pub struct Shared {
     pub retry_after: HeaderValue,
     /// The load of each worker.
     pub loads: Box<[Arc<Load>]>,
+    /// A client connection has been closed: there is room for another.
+    pub connection_closed: Notify,
     /// Budgeted retries under way.
     pub retries: AtomicUsize,
 }
@@ -150,7 +157,10 @@ pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiv
             }
         }
     }
-    connections.stop();
+    connections.stop(Stopping::Politely);
+    if timeout(STOP_PATIENCE, connections.closed(&worker.load)).await.is_err() {
+        connections.stop(Stopping::Impatiently);
+    }
     // At the end of the drain time what is left is cut off.
     let _ = timeout(worker.shared.timeouts.drain, connections.closed(&worker.load)).await;
     sweeper.abort();
@@ -164,8 +174,9 @@ fn serve<N: Net>(
     address: SocketAddr,
 ) {
     let client = Rc::new(Client::new(address));
+    let stream = Rc::new(RefCell::new(stream));
     let service = service_fn({
-        let worker = worker.clone();
+        let (worker, client) = (worker.clone(), client.clone());
         move |request: hyper::Request<Incoming>| {
             let answer = handle(worker.clone(), client.clone(), request);
             async move { Ok::<_, std::convert::Infallible>(answer.await) }
@@ -174,29 +185,46 @@ fn serve<N: Net>(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(worker.shared.timeouts.client_idle)
-        .max_headers(100)
         // One buffer and one plain write cost less than gathering small pieces.
         .writev(false)
-        .serve_connection(TokioIo::new(stream), service);
-    let served = Served {
+        .serve_connection(TokioIo::new(SharedStream(stream.clone())), service);
+    let mut served = Served {
         connection: Box::pin(connection),
+        client: client.clone(),
+        connections: connections.clone(),
         slot: None,
         stopped: false,
-        connections: connections.clone(),
     };
-    let load = worker.load.clone();
+    let worker = worker.clone();
     tokio::task::spawn_local(async move {
-        if let Err(error) = served.await {
+        if let Err(error) = (&mut served).await {
             debug!("client={address} connection ended: {error}");
         }
-        load.connection_closed();
+        if client.must_reset.get() {
+            worker.net.reset_on_close(&stream.borrow());
+        }
+        drop(served);
+        worker.load.connection_closed();
+        worker.shared.connection_closed.notify_one();
     });
+}
+
+/// Whether a worker is about to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stopping {
+    /// It is not.
+    #[default]
+    No,
+    /// Connections end after their current or first request.
+    Politely,
+    /// Those that have not asked for anything yet end now.
+    Impatiently,
 }
 
 /// The client connections of a worker, to be told when it stops.
 #[derive(Debug, Default)]
 struct Connections {
-    stopping: Cell<bool>,
+    stopping: Cell<Stopping>,
     /// A waker for each connection; free slots are `None`.
     wakers: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
@@ -204,8 +232,8 @@ struct Connections {
 }
 
 impl Connections {
-    fn stop(&self) {
-        self.stopping.set(true);
+    fn stop(&self, how: Stopping) {
+        self.stopping.set(how);
         self.wakers.borrow().iter().flatten().for_each(Waker::wake_by_ref);
     }
 
@@ -252,6 +280,7 @@ where
 /// One client connection being served.
 struct Served<C> {
     connection: Pin<Box<C>>,
+    client: Rc<Client>,
     /// Its place among the wakers, once it has been polled.
     slot: Option<usize>,
     stopped: bool,
@@ -266,11 +295,16 @@ impl<C: Stoppable> Future for Served<C> {
         if self.slot.is_none() {
             self.slot = Some(self.connections.register(cx.waker()));
         }
-        if self.connections.stopping.get() && !self.stopped {
+        let stopping = self.connections.stopping.get();
+        if stopping != Stopping::No && !self.stopped {
             self.stopped = true;
             self.connection.as_mut().graceful_shutdown();
         }
-        self.connection.as_mut().poll(cx)
+        let polled = self.connection.as_mut().poll(cx);
+        if stopping == Stopping::Impatiently && !self.client.has_asked.get() {
+            return Poll::Ready(Ok(()));
+        }
+        polled
     }
 }
 

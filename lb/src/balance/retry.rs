@@ -17,6 +17,11 @@ pub enum Failure {
     ConnectRefused,
     /// The connect got no answer in time.
     ConnectTimedOut,
+    /// This machine could not connect: out of descriptors, ports or memory.
+    NoResources,
+    /// The server went out of the rotation while the request waited for a
+    /// connection to it.
+    WentOut,
     /// The connection died before any byte of the request was written.
     Unsent {
         /// Whether the connection had carried a request before.
@@ -29,6 +34,8 @@ pub enum Failure {
     },
     /// The request was written and no answer began in time.
     HeadTimedOut,
+    /// The client stopped sending its body.
+    BodyTimedOut,
     /// The server's answer was not HTTP.
     BadAnswer,
     /// The server answered with a status that the operator wants retried.
@@ -57,8 +64,10 @@ pub enum Next {
 pub fn next_step(failure: Failure, repeatable: bool, elsewhere: u32) -> Next {
     match failure {
         Failure::ConnectRefused | Failure::ConnectTimedOut => Next::Elsewhere,
+        Failure::NoResources | Failure::WentOut => Next::Elsewhere,
         Failure::Unsent { reused: true } => Next::FreshConnection,
         Failure::Unsent { reused: false } => Next::Elsewhere,
+        Failure::BodyTimedOut => Next::GiveUp,
         _ if !repeatable => Next::GiveUp,
         Failure::Sent { reused: true } => Next::FreshConnection,
         _ if elsewhere < ELSEWHERE_LIMIT => Next::ElsewhereWithinBudget,
@@ -81,6 +90,8 @@ mod tests {
         for failure in [
             Failure::ConnectRefused,
             Failure::ConnectTimedOut,
+            Failure::NoResources,
+            Failure::WentOut,
             Failure::Unsent { reused: true },
             Failure::Unsent { reused: false },
         ] {

@@ -1,13 +1,21 @@
 //! One attempt at one server: a connection, the request, the answer's head.
 
-use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::TrySendError, header};
-use tokio::time::Instant;
+use std::{future::Future, pin::Pin, time::Duration};
+
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    client::conn::TrySendError,
+    header::{self, HeaderValue},
+};
+use tokio::time::{Instant, Sleep, timeout};
+use tracing::warn;
 
 use super::{AttemptBody, Exchange, Lease, Outbound};
 use crate::{
     balance::{ConnectFailure, Failure, Member},
     net::Net,
-    upstream::{ConnectError, Connection, Pool, Upstream, connect},
+    upstream::{ConnectError, Connection, Pool, Reuse, Upstream, connect},
     worker::Worker,
 };
 
@@ -20,26 +28,19 @@ pub(super) async fn attempt<N: Net>(
     fresh: bool,
 ) -> Result<(Response<Incoming>, Lease<N>), Failure> {
     let pool = worker.pools.of(server.id);
-    let repeatable = outbound.is_repeatable();
-    let reusable =
-        if fresh { None } else { pool.take(server.epoch, repeatable, exchange.attempt_began()) };
-    let (mut connection, reused) = match reusable {
+    let reuse = if fresh { Reuse::Never } else { outbound.reuse() };
+    let (mut connection, reused) = match pool.take(server.epoch, reuse, exchange.attempt_began()) {
         Some(connection) => (connection, true),
-        None => obtain(worker, &pool, server, fresh, repeatable).await?,
+        None => obtain(worker, &pool, server, reuse).await?,
     };
     exchange.connected(server, reused);
-    if connection.sender.ready().await.is_err() {
+    if !connection.sender.is_ready() && !becomes_ready(worker, &mut connection).await {
         return Err(Failure::Unsent { reused });
     }
-    let request = take_request(outbound, server).ok_or(Failure::BadAnswer)?;
+    let request = take_request(outbound, server).ok_or(Failure::Sent { reused: false })?;
     let answer = connection.sender.try_send_request(request);
-    connection.deadline.as_mut().reset(Instant::now() + worker.shared.timeouts.response_head);
-    let answer = tokio::select! {
-        biased;
-        answer = answer => answer,
-        () = connection.deadline.as_mut() => return Err(Failure::HeadTimedOut),
-    };
-    match answer {
+    let limit = worker.shared.timeouts.response_head;
+    match await_answer(answer, connection.deadline.as_mut(), outbound, limit).await? {
         // Nobody asked for another protocol: what follows is not HTTP.
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             Err(Failure::BadAnswer)
@@ -49,22 +50,80 @@ pub(super) async fn attempt<N: Net>(
     }
 }
 
-/// Waits for leave to connect, or for a connection to come back.
+/// Whether a connection whose last request may still be on its way takes a new
+/// one, soon.
+async fn becomes_ready<N: Net>(worker: &Worker<N>, connection: &mut Connection<N::Stream>) -> bool {
+    let ready = timeout(worker.shared.timeouts.connect, connection.sender.ready());
+    matches!(ready.await, Ok(Ok(())))
+}
+
+type Answer = Result<Response<Incoming>, TrySendError<Request<AttemptBody>>>;
+
+/// Waits for the answer's head, for at most `limit` from the end of the
+/// request or from the last piece of its body that the client sent.
+async fn await_answer(
+    answer: impl Future<Output = Answer>,
+    mut deadline: Pin<&mut Sleep>,
+    outbound: &Outbound,
+    limit: Duration,
+) -> Result<Answer, Failure> {
+    deadline.as_mut().reset(Instant::now() + limit);
+    tokio::pin!(answer);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Ok(answer),
+            () = deadline.as_mut() => {}
+        }
+        match outbound.body.progressed().map(|progressed| progressed + limit) {
+            Some(later) if later > Instant::now() => deadline.as_mut().reset(later),
+            _ if !outbound.body.is_over() => return Err(Failure::BodyTimedOut),
+            _ => return Err(Failure::HeadTimedOut),
+        }
+    }
+}
+
+/// Waits for leave to connect, or for a connection to come back; until the
+/// server goes out of the rotation.
 async fn obtain<N: Net>(
     worker: &Worker<N>,
     pool: &Pool<N>,
     server: &Member<Upstream>,
-    fresh: bool,
-    repeatable: bool,
+    reuse: Reuse,
+) -> Result<(Connection<N::Stream>, bool), Failure> {
+    let obtained = connect_or_reuse(worker, pool, server, reuse);
+    tokio::pin!(obtained);
+    loop {
+        let changed = server.server.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if !worker.shared.cluster.deals(server.id) {
+            return Err(Failure::WentOut);
+        }
+        tokio::select! {
+            biased;
+            obtained = &mut obtained => return obtained,
+            () = changed => {}
+        }
+    }
+}
+
+async fn connect_or_reuse<N: Net>(
+    worker: &Worker<N>,
+    pool: &Pool<N>,
+    server: &Member<Upstream>,
+    reuse: Reuse,
 ) -> Result<(Connection<N::Stream>, bool), Failure> {
     let upstream = &*server.server;
+    let acquired = upstream.governor.acquire();
+    tokio::pin!(acquired);
     let permit = loop {
         tokio::select! {
             biased;
-            permit = upstream.governor.acquire() => break permit,
-            () = pool.returned(), if !fresh => {}
+            permit = &mut acquired => break permit,
+            () = pool.returned(), if reuse != Reuse::Never => {}
         }
-        if let Some(connection) = pool.take(server.epoch, repeatable, Instant::now()) {
+        if let Some(connection) = pool.take(server.epoch, reuse, Instant::now()) {
             return Ok((connection, true));
         }
     };
@@ -73,17 +132,32 @@ async fn obtain<N: Net>(
         Ok(connection) => return Ok((connection, false)),
         Err(error) => error,
     };
+    if matches!(error, ConnectError::Local(_))
+        && timeout(limit, pool.returned()).await.is_ok()
+        && let Some(connection) = pool.take(server.epoch, reuse, Instant::now())
+    {
+        return Ok((connection, true));
+    }
+    Err(blame(worker, server, &error))
+}
+
+/// Tells the cluster what a failed connect says of the server.
+fn blame<N: Net>(worker: &Worker<N>, server: &Member<Upstream>, error: &ConnectError) -> Failure {
     let cluster = &worker.shared.cluster;
     match error {
         ConnectError::Refused(error) => {
             cluster.handle_connect_failure(server, ConnectFailure::Refused, &error.to_string());
-            Err(Failure::ConnectRefused)
+            Failure::ConnectRefused
+        }
+        ConnectError::Local(error) => {
+            warn!("server={} cannot be connected to: {error}", server.server.name);
+            Failure::NoResources
         }
         ConnectError::TimedOut { evidence } => {
-            if evidence {
+            if *evidence {
                 cluster.handle_connect_failure(server, ConnectFailure::TimedOut, "no answer");
             }
-            Err(Failure::ConnectTimedOut)
+            Failure::ConnectTimedOut
         }
     }
 }
@@ -95,8 +169,12 @@ fn take_request(
 ) -> Option<Request<AttemptBody>> {
     let mut head =
         if outbound.is_repeatable() { outbound.head.clone()? } else { outbound.head.take()? };
-    if !head.headers.contains_key(header::HOST) {
+    if outbound.without_host {
         head.headers.insert(header::HOST, server.server.host.clone());
+    }
+    if outbound.body.is_chunked() {
+        // Said aloud, or hyper would send a GET's body as none.
+        head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     Some(Request::from_parts(head, outbound.body.attempt()))
 }

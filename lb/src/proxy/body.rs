@@ -8,12 +8,13 @@ use std::{
     cell::RefCell,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::{HeaderMap, body::Incoming};
+use tokio::time::Instant;
 
 /// How much of a body is kept, so that a failed attempt can be repeated.
 pub const KEPT_BYTES: usize = 64 * 1024;
@@ -27,38 +28,69 @@ pub struct RequestBody(Option<Rc<RefCell<Source>>>);
 #[derive(Debug)]
 struct Source {
     incoming: Incoming,
-    /// What has been read, from the beginning; empty once `overflowed`.
-    kept: Vec<Bytes>,
-    kept_bytes: usize,
+    /// What has been read, from the beginning, if it is to be kept. Copied, as
+    /// a piece of a few bytes would hold on to the whole buffer it came in.
+    kept: Vec<u8>,
+    read_bytes: u64,
     trailers: Option<HeaderMap>,
-    overflowed: bool,
+    /// Whether `kept` is all that has been read.
+    whole: bool,
+    keep: bool,
     ended: bool,
     failed: bool,
+    /// When the client last sent something.
+    progressed: Instant,
     /// Only the newest attempt may read.
     attempt: u32,
+    /// Who waits for more.
+    reader: Option<Waker>,
 }
 
 impl RequestBody {
-    /// Takes the body as it comes from the client.
-    pub fn new(incoming: Incoming) -> Self {
-        if http_body::Body::is_end_stream(&incoming) {
+    /// Takes the body as it comes from the client; with `keep`, its beginning
+    /// is kept so that it can be sent again.
+    pub fn new(incoming: Incoming, keep: bool, now: Instant) -> Self {
+        if Body::is_end_stream(&incoming) {
             return RequestBody(None);
         }
         RequestBody(Some(Rc::new(RefCell::new(Source {
             incoming,
             kept: Vec::new(),
-            kept_bytes: 0,
+            read_bytes: 0,
             trailers: None,
-            overflowed: false,
+            whole: true,
+            keep,
             ended: false,
             failed: false,
+            progressed: now,
             attempt: 0,
+            reader: None,
         }))))
     }
 
     /// Whether it can be sent from its beginning (again).
     pub fn is_whole(&self) -> bool {
-        self.0.as_ref().is_none_or(|source| !source.borrow().overflowed)
+        self.0.as_ref().is_none_or(|source| source.borrow().whole)
+    }
+
+    /// Whether it is known to fit into what is kept.
+    pub fn is_short(&self) -> bool {
+        self.0.as_ref().is_none_or(|source| {
+            let rest = source.borrow().incoming.size_hint().exact();
+            rest.is_some_and(|rest| rest <= KEPT_BYTES as u64)
+        })
+    }
+
+    /// Whether there is a body whose length nobody knows beforehand.
+    pub fn is_chunked(&self) -> bool {
+        let unknown =
+            |source: &Rc<RefCell<Source>>| source.borrow().incoming.size_hint().exact().is_none();
+        self.0.as_ref().is_some_and(unknown)
+    }
+
+    /// Whether the client has sent all of it.
+    pub fn is_over(&self) -> bool {
+        self.0.as_ref().is_none_or(|source| source.borrow().is_over())
     }
 
     /// Whether the client broke off.
@@ -66,12 +98,27 @@ impl RequestBody {
         self.0.as_ref().is_some_and(|source| source.borrow().failed)
     }
 
+    /// When the client last sent something of it; `None` if there is no body.
+    pub fn progressed(&self) -> Option<Instant> {
+        self.0.as_ref().map(|source| source.borrow().progressed)
+    }
+
+    /// Ends the attempt under way: nobody wants the rest.
+    pub fn abandon(&self) {
+        let Some(source) = &self.0 else { return };
+        let mut source = source.borrow_mut();
+        source.attempt += 1;
+        let reader = source.reader.take();
+        drop(source);
+        reader.iter().for_each(Waker::wake_by_ref);
+    }
+
     /// The body for the next attempt, from the beginning; ends earlier ones.
     pub fn attempt(&self) -> AttemptBody {
         AttemptBody(self.0.as_ref().map(|source| {
             source.borrow_mut().attempt += 1;
             let attempt = source.borrow().attempt;
-            Reader { source: source.clone(), attempt, next: 0, trailers_sent: false }
+            Reader { source: source.clone(), attempt, replayed: false, trailers_sent: false }
         }))
     }
 }
@@ -84,17 +131,20 @@ pub struct AttemptBody(Option<Reader>);
 struct Reader {
     source: Rc<RefCell<Source>>,
     attempt: u32,
-    /// The next kept piece to send.
-    next: usize,
+    /// Whether what earlier attempts have read has been sent.
+    replayed: bool,
     trailers_sent: bool,
 }
 
+type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
 impl Source {
+    fn is_over(&self) -> bool {
+        self.ended || self.incoming.is_end_stream()
+    }
+
     /// Reads the next piece from the client.
-    fn poll_incoming(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Polled {
         let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
             None => {
                 self.ended = true;
@@ -106,23 +156,24 @@ impl Source {
             }
             Some(Ok(frame)) => frame,
         };
+        self.progressed = Instant::now();
         match frame.data_ref() {
-            Some(data) => self.keep(data.clone()),
-            None => self.trailers = frame.trailers_ref().cloned(),
+            Some(data) => self.keep(data),
+            None => {
+                self.trailers = frame.trailers_ref().cloned();
+                self.ended = true;
+            }
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
-    fn keep(&mut self, data: Bytes) {
-        self.kept_bytes += data.len();
-        if self.overflowed {
-            return;
-        }
-        if self.kept_bytes > KEPT_BYTES {
-            self.overflowed = true;
-            self.kept = Vec::new();
+    fn keep(&mut self, data: &[u8]) {
+        self.read_bytes += data.len() as u64;
+        self.whole &= self.keep && self.read_bytes <= KEPT_BYTES as u64;
+        if self.whole {
+            self.kept.extend_from_slice(data);
         } else {
-            self.kept.push(data);
+            self.kept = Vec::new();
         }
     }
 }
@@ -131,20 +182,15 @@ impl Body for AttemptBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(reader) = &mut self.0 else {
-            return Poll::Ready(None);
-        };
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        let Some(reader) = &mut self.0 else { return Poll::Ready(None) };
         let mut source = reader.source.borrow_mut();
         if source.attempt != reader.attempt {
             return Poll::Ready(Some(Err("a newer attempt has the body".into())));
         }
-        if let Some(data) = source.kept.get(reader.next) {
-            reader.next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        if !std::mem::replace(&mut reader.replayed, true) && !source.kept.is_empty() {
+            let kept = Bytes::copy_from_slice(&source.kept);
+            return Poll::Ready(Some(Ok(Frame::data(kept))));
         }
         if source.ended {
             let trailers = source.trailers.clone().filter(|_| !reader.trailers_sent);
@@ -152,9 +198,10 @@ impl Body for AttemptBody {
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
         let polled = source.poll_incoming(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            reader.next = source.kept.len();
-            reader.trailers_sent |= frame.is_trailers();
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => reader.trailers_sent |= frame.is_trailers(),
+            Poll::Ready(_) => {}
+            Poll::Pending => source.reader = Some(cx.waker().clone()),
         }
         polled
     }
@@ -164,16 +211,12 @@ impl Body for AttemptBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(reader) = &self.0 else {
-            return SizeHint::with_exact(0);
-        };
+        let Some(reader) = &self.0 else { return SizeHint::with_exact(0) };
         let source = reader.source.borrow();
         // Exact or unknown: what was declared, or chunked.
         match source.incoming.size_hint().exact() {
-            Some(rest) if !source.overflowed => {
-                SizeHint::with_exact(rest + source.kept_bytes as u64)
-            }
-            _ => SizeHint::default(),
+            Some(rest) => SizeHint::with_exact(rest + source.kept.len() as u64),
+            None => SizeHint::default(),
         }
     }
 }

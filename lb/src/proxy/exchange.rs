@@ -3,7 +3,7 @@
 //! Owns the counts of requests in flight: an exchange counts from its
 //! beginning until it is dropped, however it ends.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use hyper::{Method, Request, StatusCode, Uri, Version, body::Incoming, header::HeaderValue};
 use tokio::time::Instant;
@@ -24,6 +24,11 @@ pub struct Client {
     pub address: SocketAddr,
     /// Its IP address, as the forwarded fields say it.
     pub forwarded_for: HeaderValue,
+    /// Whether its connection must end with a reset: to an HTTP/1.0 client an
+    /// answer that broke off would look whole otherwise.
+    pub must_reset: Cell<bool>,
+    /// Whether it has sent a whole request head yet.
+    pub has_asked: Cell<bool>,
 }
 
 impl Client {
@@ -33,7 +38,7 @@ impl Client {
         let text = address.ip().to_string();
         let forwarded_for =
             HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
-        Client { address, forwarded_for }
+        Client { address, forwarded_for, must_reset: Cell::default(), has_asked: Cell::default() }
     }
 }
 
@@ -43,6 +48,7 @@ pub struct Exchange<N: Net> {
     client: Rc<Client>,
     method: Method,
     target: Uri,
+    version: Version,
     began: Instant,
     connected: Option<Instant>,
     answered: Option<Instant>,
@@ -60,6 +66,7 @@ impl<N: Net> Exchange<N> {
     /// The head of `request` has been read.
     pub fn begin(worker: Rc<Worker<N>>, client: Rc<Client>, request: &Request<Incoming>) -> Self {
         worker.load.request_began();
+        client.has_asked.set(true);
         if worker.shared.debug {
             worker.log.debug_request(client.address, request);
         }
@@ -67,6 +74,7 @@ impl<N: Net> Exchange<N> {
             client,
             method: request.method().clone(),
             target: request.uri().clone(),
+            version: request.version(),
             began: Instant::now(),
             connected: None,
             answered: None,
@@ -140,6 +148,7 @@ impl<N: Net> Exchange<N> {
     /// The server broke off in the middle of its answer.
     pub fn break_off(&mut self) {
         self.outcome = Outcome::ServerBrokeOff;
+        self.client.must_reset.set(self.version == Version::HTTP_10);
     }
 }
 

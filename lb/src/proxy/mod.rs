@@ -24,7 +24,7 @@ use crate::{
     error::Reason,
     headers::{is_idempotent, prepare_request, prepare_response},
     net::Net,
-    upstream::Upstream,
+    upstream::{Reuse, Upstream},
     worker::Worker,
 };
 
@@ -38,12 +38,24 @@ pub struct Outbound {
     head: Option<request::Parts>,
     body: RequestBody,
     idempotent: bool,
+    /// HTTP/1.0 may do without; a server gets its own name then.
+    without_host: bool,
 }
 
 impl Outbound {
     /// Whether it may be executed, and sent, once more.
     fn is_repeatable(&self) -> bool {
         self.idempotent && self.body.is_whole()
+    }
+
+    /// Which kept connections will do: what cannot be repeated once it is on
+    /// its way, whatever the method, should not meet one that is dying.
+    fn reuse(&self) -> Reuse {
+        match (self.idempotent, self.body.is_short()) {
+            (true, true) => Reuse::Any,
+            (false, true) => Reuse::Recent,
+            (_, false) => Reuse::Never,
+        }
     }
 }
 
@@ -62,9 +74,11 @@ pub async fn handle<N: Net>(
     let Some(first) = worker.shared.cluster.pick() else {
         return own_answer(&worker, exchange, Reason::NoServer);
     };
-    let mut outbound = Outbound { head: Some(head), body: RequestBody::new(body), idempotent };
+    let without_host = !head.headers.contains_key(header::HOST);
+    let body = RequestBody::new(body, idempotent, exchange.attempt_began());
+    let mut outbound = Outbound { head: Some(head), body, idempotent, without_host };
     match forward(&worker, &mut exchange, &mut outbound, first).await {
-        Ok((response, lease)) => relay(exchange, response, lease),
+        Ok((response, lease)) => relay(exchange, response, lease, outbound.body),
         Err(reason) => own_answer(&worker, exchange, reason),
     }
 }
@@ -130,11 +144,12 @@ async fn forward<N: Net>(
 /// The reason that the client gets when `failure` was the last.
 fn reason_of(failure: Failure) -> Reason {
     match failure {
-        Failure::ConnectRefused => Reason::ConnectFailed,
+        Failure::ConnectRefused | Failure::NoResources | Failure::WentOut => Reason::ConnectFailed,
         Failure::ConnectTimedOut => Reason::ConnectTimeout,
         Failure::Unsent { .. } | Failure::Sent { .. } => Reason::ServerClosed,
         Failure::BadAnswer | Failure::RetriedStatus(_) => Reason::BadAnswer,
         Failure::HeadTimedOut => Reason::ResponseTimeout,
+        Failure::BodyTimedOut => Reason::BodyTimeout,
     }
 }
 
@@ -142,13 +157,14 @@ fn relay<N: Net>(
     mut exchange: Exchange<N>,
     response: Response<Incoming>,
     lease: Lease<N>,
+    request: RequestBody,
 ) -> Response<AnswerBody<N>> {
     let (mut head, incoming) = response.into_parts();
     exchange.answered(head.status, head.version);
     prepare_response(&mut head.headers);
     // hyper writes the version that the client speaks, if told the newest.
     head.version = hyper::Version::HTTP_11;
-    Response::from_parts(head, AnswerBody::Relayed(Relay::new(incoming, lease, exchange)))
+    Response::from_parts(head, AnswerBody::Relayed(Relay::new(incoming, lease, request, exchange)))
 }
 
 /// One of `lb`'s own answers: a sentence, and the reason code in `X-LB-Reason`.
@@ -159,7 +175,8 @@ fn own_answer<N: Net>(
 ) -> Response<AnswerBody<N>> {
     exchange.refused(reason);
     let text = format!("{} {}\n", reason.status().as_u16(), reason.sentence());
-    let body = AnswerBody::Own { sentence: Some(Bytes::from(text)), exchange };
+    let _ = exchange.complete();
+    let body = AnswerBody::Own { sentence: Some(Bytes::from(text)), _exchange: exchange };
     let mut response = Response::new(body);
     *response.status_mut() = reason.status();
     let headers = response.headers_mut();
@@ -169,7 +186,10 @@ fn own_answer<N: Net>(
         Reason::NoServer => {
             headers.insert(header::RETRY_AFTER, worker.shared.retry_after.clone());
         }
-        Reason::BadRequest | Reason::ClientBody => {
+        Reason::BadRequest
+        | Reason::ClientBody
+        | Reason::BodyTimeout
+        | Reason::UnknownTransferCoding => {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Reason::MethodNotAllowed => {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::Exchange;
+use super::{Exchange, RequestBody};
 use crate::{
     net::Net,
     upstream::{Connection, Pool},
@@ -27,7 +27,7 @@ pub enum AnswerBody<N: Net> {
         /// What is left to send.
         sentence: Option<Bytes>,
         /// Logged when the answer is gone.
-        exchange: Exchange<N>,
+        _exchange: Exchange<N>,
     },
     /// A server's, as it comes.
     Relayed(Relay<N>),
@@ -38,6 +38,8 @@ pub struct Relay<N: Net> {
     incoming: Incoming,
     /// Until the body has ended.
     lease: Option<Lease<N>>,
+    /// The request's body, which may outlast the answer.
+    request: RequestBody,
     exchange: Exchange<N>,
 }
 
@@ -51,8 +53,13 @@ pub struct Lease<N: Net> {
 
 impl<N: Net> Relay<N> {
     /// Relays `incoming`, which comes on the leased connection.
-    pub fn new(incoming: Incoming, lease: Lease<N>, exchange: Exchange<N>) -> Self {
-        let mut relay = Relay { incoming, lease: Some(lease), exchange };
+    pub fn new(
+        incoming: Incoming,
+        lease: Lease<N>,
+        request: RequestBody,
+        exchange: Exchange<N>,
+    ) -> Self {
+        let mut relay = Relay { incoming, lease: Some(lease), request, exchange };
         relay.release_at_end();
         relay
     }
@@ -68,7 +75,12 @@ impl<N: Net> Relay<N> {
     fn end(&mut self) {
         if let Some(lease) = self.lease.take() {
             let now = self.exchange.complete();
-            lease.pool.put(lease.connection, now);
+            // A connection on which a request is still being written is of no
+            // use to another: the client may never finish.
+            match self.request.is_over() {
+                true => lease.pool.put(lease.connection, now),
+                false => self.request.abandon(),
+            }
         }
     }
 }
@@ -82,8 +94,7 @@ impl<N: Net> Body for AnswerBody<N> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let relay = match self.get_mut() {
-            AnswerBody::Own { sentence, exchange } => {
-                let _ = exchange.complete();
+            AnswerBody::Own { sentence, .. } => {
                 return Poll::Ready(sentence.take().map(|bytes| Ok(Frame::data(bytes))));
             }
             AnswerBody::Relayed(relay) => relay,
@@ -92,7 +103,10 @@ impl<N: Net> Body for AnswerBody<N> {
         match &polled {
             Some(Ok(frame)) => {
                 relay.exchange.count(frame.data_ref().map_or(0, Bytes::len));
-                relay.release_at_end();
+                match frame.is_trailers() {
+                    true => relay.end(),
+                    false => relay.release_at_end(),
+                }
             }
             Some(Err(_)) => relay.exchange.break_off(),
             // A body without a length has no end but this one.

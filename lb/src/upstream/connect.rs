@@ -1,29 +1,24 @@
 //! One governed connect, and the HTTP connection on top of it.
 
-use std::{
-    cell::RefCell,
-    io,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{cell::RefCell, io, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until, timeout},
-};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{Upstream, governor::Permit};
-use crate::{net::Net, proxy::AttemptBody};
+use crate::{
+    net::{Net, Shared, is_local},
+    proxy::AttemptBody,
+};
 
 /// Why there is no connection.
 #[derive(Debug)]
 pub enum ConnectError {
     /// Refused or unreachable at every address.
     Refused(io::Error),
+    /// This machine could not even try: out of descriptors, ports or memory.
+    Local(io::Error),
     /// No answer in time; `evidence` says whether that speaks against the server.
     TimedOut {
         /// False if another connect to the server succeeded meanwhile.
@@ -59,22 +54,21 @@ pub async fn connect<N: Net>(
     limit: Duration,
     epoch: u64,
 ) -> Result<Connection<N::Stream>, ConnectError> {
-    let stream = match timeout(limit, connect_any(net, upstream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+    let addresses = upstream.addresses.load_full();
+    let stream = match connect_any(net, &addresses, limit).await {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             return Err(ConnectError::TimedOut { evidence: permit.timed_out() });
         }
-        Ok(Err(error)) => return Err(ConnectError::Refused(error)),
-        Err(_) => {
-            return Err(ConnectError::TimedOut { evidence: permit.timed_out() });
-        }
+        Err(error) if is_local(&error) => return Err(ConnectError::Local(error)),
+        Err(error) => return Err(ConnectError::Refused(error)),
     };
     permit.succeeded();
     let stream = Rc::new(RefCell::new(stream));
     let (sender, driver) = http1::Builder::new()
         .handshake(TokioIo::new(Shared(stream.clone())))
         .await
-        .map_err(|error| ConnectError::Refused(io::Error::other(error)))?;
+        .map_err(|error| ConnectError::Local(io::Error::other(error)))?;
     tokio::task::spawn_local(async move {
         // Errors reach the request that they concern through its sender.
         let _ = driver.await;
@@ -83,51 +77,24 @@ pub async fn connect<N: Net>(
     Ok(Connection { sender, stream, epoch, used: now, deadline: Box::pin(sleep_until(now)) })
 }
 
-/// Tries the server's addresses in order; the last error stands.
-async fn connect_any<N: Net>(net: &N, upstream: &Upstream) -> io::Result<N::Stream> {
-    let addresses = upstream.addresses.load_full();
+/// Connects to the first of `addresses` that takes it; each has its share of
+/// `limit`, so that one that is silent does not hide the next.
+///
+/// # Errors
+/// The last one's, `TimedOut` if it did not answer.
+pub async fn connect_any<N: Net>(
+    net: &N,
+    addresses: &[SocketAddr],
+    limit: Duration,
+) -> io::Result<N::Stream> {
+    let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses.iter() {
-        match net.connect(*address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+    for address in addresses {
+        match timeout(share, net.connect(*address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
         }
     }
     Err(last)
-}
-
-/// A socket that hyper drives and the pool looks at, on one thread.
-struct Shared<S>(Rc<RefCell<S>>);
-
-impl<S: AsyncRead + Unpin> AsyncRead for Shared<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Shared<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
-    }
-
-    /// One buffer and one plain write cost less than gathering small pieces.
-    fn is_write_vectored(&self) -> bool {
-        false
-    }
 }

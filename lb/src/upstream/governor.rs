@@ -5,17 +5,26 @@
 //! doubles them in a round trip, as TCP's slow start does) and fall back after
 //! a timeout. Owns the window; never connects itself.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 /// Connects under way to one server at first, and after a timeout.
 const INITIAL: usize = 4;
 /// Connects under way to one server at most.
 const MAX: usize = 1024;
+
+/// The kernel sends a lost SYN again after a second (RFC 6298 §2).
+const LOST_SYN: Duration = Duration::from_millis(900);
 
 /// The window of connects under way to one server, shared by all workers.
 #[derive(Debug)]
@@ -50,6 +59,7 @@ pub struct Permit<'a> {
     governor: &'a Governor,
     permit: Option<SemaphorePermit<'a>>,
     successes_before: u64,
+    began: Instant,
 }
 
 impl Governor {
@@ -59,7 +69,14 @@ impl Governor {
         // would be the lesser evil.
         let permit = self.permits.acquire().await.ok();
         let successes_before = self.successes.load(Ordering::Relaxed);
-        Permit { governor: self, permit, successes_before }
+        Permit { governor: self, permit, successes_before, began: Instant::now() }
+    }
+
+    fn fall_back(&self) {
+        let mut window = self.window();
+        window.target = INITIAL;
+        let surplus = window.existing.saturating_sub(INITIAL);
+        window.existing -= self.permits.forget_permits(surplus);
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
@@ -68,9 +85,13 @@ impl Governor {
 }
 
 impl Permit<'_> {
-    /// The connect succeeded: one more may be under way.
+    /// The connect succeeded: one more may be under way, unless it took so long
+    /// that its SYN must have been lost on a full backlog.
     pub fn succeeded(self) {
         self.governor.successes.fetch_add(1, Ordering::Relaxed);
+        if self.began.elapsed() >= LOST_SYN {
+            return self.governor.fall_back();
+        }
         let mut window = self.governor.window();
         if window.target < MAX {
             window.target += 1;
@@ -85,11 +106,7 @@ impl Permit<'_> {
     /// speaks against the server: it does not if another connect succeeded
     /// meanwhile.
     pub fn timed_out(self) -> bool {
-        let mut window = self.governor.window();
-        window.target = INITIAL;
-        let surplus = window.existing.saturating_sub(INITIAL);
-        window.existing -= self.governor.permits.forget_permits(surplus);
-        drop(window);
+        self.governor.fall_back();
         self.governor.successes.load(Ordering::Relaxed) == self.successes_before
     }
 }
@@ -135,6 +152,18 @@ mod tests {
         let held: Vec<_> = [governor.acquire().await, governor.acquire().await].into();
         assert!(governor.acquire().await.timed_out());
         drop(held);
+        assert_eq!(free(&governor), INITIAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_syn_falls_back_too() {
+        let governor = Governor::default();
+        for _ in 0..20 {
+            governor.acquire().await.succeeded();
+        }
+        let slow = governor.acquire().await;
+        tokio::time::advance(LOST_SYN).await;
+        slow.succeeded();
         assert_eq!(free(&governor), INITIAL);
     }
 

@@ -17,9 +17,9 @@ use tokio::sync::Notify;
 
 use crate::config::{Authority, Server};
 
-pub use connect::{ConnectError, Connection, connect};
+pub use connect::{ConnectError, Connection, connect, connect_any};
 pub use governor::Governor;
-pub use pool::{Pool, Pools};
+pub use pool::{Pool, Pools, Reuse};
 
 /// One server, as the shell sees it; shared by all threads.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Upstream {
     pub governor: Governor,
     /// Wakes the prober before its time.
     pub probe_now: Notify,
+    /// Wakes those who wait for a connection when what is observed changes.
+    pub changed: Notify,
 }
 
 impl Upstream {
@@ -49,6 +51,7 @@ impl Upstream {
             addresses: ArcSwap::from_pointee(known_addresses(&authority)),
             governor: Governor::default(),
             probe_now: Notify::new(),
+            changed: Notify::new(),
             authority,
         }
     }

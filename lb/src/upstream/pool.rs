@@ -26,6 +26,17 @@ const IDLE_LIMIT: Duration = Duration::from_secs(4);
 /// that was in use this recently.
 const FRESH_LIMIT: Duration = Duration::from_secs(1);
 
+/// Which kept connections are good enough for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// Any: the request can be repeated if the connection dies under it.
+    Any,
+    /// One that was in use within the last second and is seen alive.
+    Recent,
+    /// None: it needs a fresh one.
+    Never,
+}
+
 /// The idle connections of one worker to one server.
 pub struct Pool<N: Net> {
     net: N,
@@ -37,22 +48,17 @@ pub struct Pool<N: Net> {
 
 impl<N: Net> Pool<N> {
     /// The connection used last, if any is worth another request in `epoch`.
-    ///
-    /// `repeatable` requests survive a connection that dies under them; for
-    /// others it must have been used within a second of `now` and is looked at.
-    pub fn take(
-        &self,
-        epoch: u64,
-        repeatable: bool,
-        now: Instant,
-    ) -> Option<Connection<N::Stream>> {
+    pub fn take(&self, epoch: u64, reuse: Reuse, now: Instant) -> Option<Connection<N::Stream>> {
+        if reuse == Reuse::Never {
+            return None;
+        }
         let mut idle = self.idle.borrow_mut();
         while let Some(connection) = idle.pop() {
             let age = now.saturating_duration_since(connection.used);
-            if connection.sender.is_closed() || connection.epoch != epoch || age >= IDLE_LIMIT {
+            if connection.sender.is_closed() || connection.epoch < epoch || age >= IDLE_LIMIT {
                 continue;
             }
-            if repeatable {
+            if reuse == Reuse::Any {
                 return Some(connection);
             }
             if age >= FRESH_LIMIT {

@@ -1,7 +1,7 @@
 //! What is in a request and in an answer arrives as it was.
 
 use anyhow::{Result, ensure};
-use testbed::{body::pattern, client::Request};
+use testbed::{body::pattern, client::Request, fault::Fault};
 use tokio::task::JoinSet;
 
 use super::scenario;
@@ -21,6 +21,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         through_reqwest,
         Events,
         "the same through a client that nobody here wrote"
+    ),
+    scenario!(
+        57,
+        "bodies",
+        get_with_a_body,
+        Events,
+        "a GET's body arrives too, with a length and chunked"
+    ),
+    scenario!(
+        65,
+        "bodies",
+        length_beside_coding,
+        Events,
+        "an answer with a coding and a length is what its coding says"
     ),
 ];
 
@@ -61,6 +75,35 @@ async fn through_reqwest(w: &mut World) -> Result<()> {
         ensure!(reply.status() == 200, "{size} bytes: {}", reply.status());
         let got = reply.bytes().await?;
         ensure!(got == sent, "{size} bytes came back as {}, or different", got.len());
+    }
+    Ok(())
+}
+
+async fn get_with_a_body(w: &mut World) -> Result<()> {
+    w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for method in ["GET", "DELETE", "OPTIONS", "PATCH"] {
+        for chunked in [false, true] {
+            let request = Request::new(method, "/?echo=1").body("a body").chunked(chunked);
+            let reply = client.send(request).await?;
+            ensure!(reply.body == b"a body", "{method} chunked={chunked}: {:?}", reply.text());
+        }
+    }
+    Ok(())
+}
+
+async fn length_beside_coding(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for length in ["3", "30"] {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        );
+        a.arm(Fault::RawAnswer(answer.into_bytes()), 1);
+        let reply = client.get("/").await?;
+        ensure!(reply.body == b"hello", "length {length}: got {:?}", reply.text());
     }
     Ok(())
 }

@@ -90,6 +90,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
         42,
         "failover",
+        truncation_shows_to_http10,
+        Events,
+        "an HTTP/1.0 client, who knows the end by the close, sees a reset"
+    ),
+    scenario!(
+        45,
+        "failover",
+        black_hole,
+        Events,
+        "connects that nobody answers: only the few that were under way wait, the rest go elsewhere"
+    ),
+    scenario!(
+        42,
+        "failover",
         truncation_shows,
         Events,
         "an answer that breaks off never ends cleanly"
@@ -409,6 +423,39 @@ async fn body_beyond_replay(w: &mut World) -> Result<()> {
         // Back to A's turn.
         w.expect_sequence(&mut client, "B").await?;
     }
+    Ok(())
+}
+
+async fn truncation_shows_to_http10(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    for fault in [Fault::TruncateChunked { after: 100 }, Fault::ResetMidBody { after: 100 }] {
+        a.arm(fault.clone(), 1);
+        let mut client = w.client("c")?;
+        let got = client.send(Request::new("GET", "/?size=5000&chunked=1").http10()).await;
+        ensure!(got.is_err(), "{fault:?}: a clean end, {got:?}");
+    }
+    Ok(())
+}
+
+async fn black_hole(w: &mut World) -> Result<()> {
+    let [a, _] = w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    a.black_hole().await?;
+    let mut running = JoinSet::new();
+    for number in 0..60 {
+        let mut client = w.client(&format!("c{number}"))?;
+        running.spawn(async move { anyhow::Ok(client.get("/").await?.status) });
+    }
+    let statuses = running.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    ensure!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    w.lb()?.first_attempts(60).await?;
+    let waited = w.lb()?.said(0, &format!("failed={}:connect_timeout", a.addr()));
+    ensure!(
+        (1..=4).contains(&waited),
+        "{waited} requests waited for a dead connect, expected 1 to 4"
+    );
     Ok(())
 }
 

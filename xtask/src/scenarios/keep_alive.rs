@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use testbed::{
+    client::Request,
     fault::Fault,
     log::{Event, EventKind},
 };
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
 
 use super::scenario;
 use crate::e2e::{Scenario, World};
@@ -26,6 +31,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         race_1000,
         Events,
         "closed in the moment of the next request, 1 000 times: no GET fails, no POST twice"
+    ),
+    scenario!(
+        47,
+        "keep_alive",
+        large_upload_on_fresh,
+        Events,
+        "an upload too large to repeat does not meet a dying connection"
+    ),
+    scenario!(
+        49,
+        "keep_alive",
+        stalled_upload,
+        Events,
+        "a connection whose request is not over is not used again"
     ),
     scenario!(
         48,
@@ -82,6 +101,43 @@ async fn race_1000(w: &mut World) -> Result<()> {
     running.join_all().await.into_iter().collect::<Result<()>>()?;
     let changes = w.lb()?.said(0, " from=up ");
     ensure!(changes == 0, "{changes} changes of state, expected none");
+    Ok(())
+}
+
+async fn large_upload_on_fresh(w: &mut World) -> Result<()> {
+    let all = w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    all.iter().for_each(|backend| backend.set_fault(Fault::CloseWhenNext));
+    let mut client = w.client("c")?;
+    for (method, chunked) in [("PUT", false), ("PUT", true), ("POST", false), ("POST", true)] {
+        for _ in 0..4 {
+            client.get("/").await?;
+            let upload = Request::new(method, "/").body(vec![7; 300_000]).chunked(chunked);
+            let reply = client.send(upload).await?;
+            ensure!(reply.status == 200, "{method} chunked={chunked}: {}", reply.status);
+        }
+    }
+    Ok(())
+}
+
+async fn stalled_upload(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.arm(Fault::EarlyAnswer, 1);
+    let mark = w.log.len();
+    let mut stalled = TcpStream::connect(w.lb()?.addr).await?;
+    let head = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\nonly this";
+    stalled.write_all(head).await?;
+    let mut answer = [0; 12];
+    stalled.read_exact(&mut answer).await?;
+    ensure!(answer == *b"HTTP/1.1 413", "answered {}", String::from_utf8_lossy(&answer));
+    let received = |event: &Event| matches!(event.kind, EventKind::Received { .. });
+    let first = w.log.wait_from(mark, "the upload", received).await?;
+    let EventKind::Received { connection: first, .. } = first.kind else { return Ok(()) };
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "AAA").await?;
+    let closed = |event: &Event| matches!(event.kind, EventKind::Closed { connection, .. } if connection == first);
+    w.log.wait_from(mark, "the upload's connection to be closed", closed).await?;
     Ok(())
 }
 
