@@ -115,7 +115,8 @@ impl<N: Net> Prober<N> {
 
     async fn connect(&self) -> io::Result<N::Stream> {
         let addresses = self.resolve().await?;
-        connect_any(&self.net, &addresses, self.check.timeout).await
+        let patience = self.upstream.governor.patience();
+        connect_any(&self.net, &addresses, patience, self.check.timeout).await
     }
 
     /// Looks a name up anew; addresses need no looking up. While the resolver

@@ -2,9 +2,10 @@
 
 use std::{cell::RefCell, io, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::{Upstream, governor::Permit};
 use crate::{
@@ -55,7 +56,7 @@ pub async fn connect<N: Net>(
     epoch: u64,
 ) -> Result<Connection<N::Stream>, ConnectError> {
     let addresses = upstream.addresses.load_full();
-    let stream = match connect_any(net, &addresses, limit).await {
+    let stream = match connect_any(net, &addresses, permit.patience(), limit).await {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             return Err(ConnectError::TimedOut { evidence: permit.timed_out() });
@@ -77,23 +78,53 @@ pub async fn connect<N: Net>(
     Ok(Connection { sender, stream, epoch, used: now, deadline: Box::pin(sleep_until(now)) })
 }
 
-/// Connects to the first of `addresses` that takes it; each has its share of
-/// `limit`, so that one that is silent does not hide the next.
+/// Connects to one of `addresses` within `limit`. When one fails the next is
+/// tried; when nobody answers for `patience` the next, or the same again, is
+/// tried beside it (RFC 8305 §5), and then with twice the patience. So an
+/// address that is silent does not hide another, and a SYN that was lost on a
+/// full backlog is not waited for until the kernel repeats it after a second.
 ///
 /// # Errors
-/// The last one's, `TimedOut` if it did not answer.
+/// The last one's; `TimedOut` if one of them did not answer in time.
 pub async fn connect_any<N: Net>(
     net: &N,
     addresses: &[SocketAddr],
+    patience: Duration,
     limit: Duration,
 ) -> io::Result<N::Stream> {
-    let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let connected = timeout(limit, race(net, addresses, patience)).await;
+    connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn race<N: Net>(
+    net: &N,
+    addresses: &[SocketAddr],
+    mut patience: Duration,
+) -> io::Result<N::Stream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match timeout(share, net.connect(*address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
+    let mut under_way = FuturesUnordered::new();
+    let mut next = addresses.iter().cycle();
+    for tried in 1.. {
+        let Some(address) = next.next() else { break };
+        under_way.push(net.connect(*address));
+        let silence = sleep(patience);
+        tokio::pin!(silence);
+        loop {
+            tokio::select! {
+                biased;
+                ended = under_way.next() => match ended {
+                    Some(Ok(stream)) => return Ok(stream),
+                    Some(Err(error)) => last = error,
+                    None => return Err(last),
+                },
+                () = &mut silence => {
+                    patience *= 2;
+                    break;
+                }
+            }
+            if tried < addresses.len() {
+                break;
+            }
         }
     }
     Err(last)

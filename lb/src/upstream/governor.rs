@@ -2,8 +2,9 @@
 //!
 //! A short listen backlog (Python's is 5) makes the kernel drop connects to a
 //! healthy server. So connects start few, grow by one with each success (which
-//! doubles them in a round trip, as TCP's slow start does) and fall back after
-//! a timeout. Owns the window; never connects itself.
+//! doubles them in a round trip, as TCP's slow start does) and fall back when a
+//! SYN was lost. Owns the window and the patience with a silent connect; never
+//! connects itself.
 
 use std::{
     sync::{
@@ -23,8 +24,11 @@ const INITIAL: usize = 4;
 /// Connects under way to one server at most.
 const MAX: usize = 1024;
 
-/// The kernel sends a lost SYN again after a second (RFC 6298 §2).
-const LOST_SYN: Duration = Duration::from_millis(900);
+/// The least and the most patience with a silent connect: the kernel sends a
+/// lost SYN again after a second (RFC 6298 §2).
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The patience before any connect has succeeded (RFC 8305 §5).
+const UNKNOWN_PATIENCE: Duration = Duration::from_millis(250);
 
 /// The window of connects under way to one server, shared by all workers.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub struct Governor {
     window: Mutex<Window>,
     /// Connects that have succeeded, ever.
     successes: AtomicU64,
+    /// The fastest of them, in microseconds; `u64::MAX` before the first.
+    fastest_us: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -49,6 +55,7 @@ impl Default for Governor {
             permits: Semaphore::new(INITIAL),
             window: Mutex::new(Window { existing: INITIAL, target: INITIAL }),
             successes: AtomicU64::new(0),
+            fastest_us: AtomicU64::new(u64::MAX),
         }
     }
 }
@@ -79,17 +86,37 @@ impl Governor {
         window.existing -= self.permits.forget_permits(surplus);
     }
 
+    /// How long a connect to this server may be silent before its SYN may be
+    /// taken for lost: several times what the fastest took.
+    pub fn patience(&self) -> Duration {
+        match self.fastest_us.load(Ordering::Relaxed) {
+            u64::MAX => UNKNOWN_PATIENCE,
+            fastest => {
+                Duration::from_micros(fastest.saturating_mul(8)).clamp(PATIENCE.0, PATIENCE.1)
+            }
+        }
+    }
+
     fn window(&self) -> MutexGuard<'_, Window> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Permit<'_> {
+    /// How long the connect may be silent: see [`Governor::patience`].
+    pub fn patience(&self) -> Duration {
+        self.governor.patience()
+    }
+
     /// The connect succeeded: one more may be under way, unless it took so long
     /// that its SYN must have been lost on a full backlog.
     pub fn succeeded(self) {
+        let took = self.began.elapsed();
+        let lost_syn = took >= self.patience();
         self.governor.successes.fetch_add(1, Ordering::Relaxed);
-        if self.began.elapsed() >= LOST_SYN {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.governor.fastest_us.fetch_min(took_us, Ordering::Relaxed);
+        if lost_syn {
             return self.governor.fall_back();
         }
         let mut window = self.governor.window();
@@ -162,7 +189,7 @@ mod tests {
             governor.acquire().await.succeeded();
         }
         let slow = governor.acquire().await;
-        tokio::time::advance(LOST_SYN).await;
+        tokio::time::advance(PATIENCE.0).await;
         slow.succeeded();
         assert_eq!(free(&governor), INITIAL);
     }
