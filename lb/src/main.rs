@@ -14,9 +14,8 @@ use lb::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, LocalOptions},
     signal::unix::{SignalKind, signal},
-    task::LocalSet,
     time::timeout,
 };
 use tracing_subscriber::EnvFilter;
@@ -59,8 +58,8 @@ fn run(config: Config) -> Result<()> {
     let stderr = Output::start(Stream::Stderr).context("cannot start the log's thread")?;
     start_logging(stderr.clone());
     let config = Config { max_connections: connections_for(raise_descriptor_limit()), ..config };
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
         let stop = stop_signal()?;
         let log = Arc::new(AccessLog::new(stdout.clone()));
         let ended = server::run(Tcp, config, log, stop).await;

@@ -14,9 +14,9 @@ use anyhow::{Context, Result, bail};
 use futures_util::future::join_all;
 use hyper::header::HeaderValue;
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, LocalOptions},
     sync::{Notify, mpsc, oneshot},
-    task::{JoinSet, LocalSet},
+    task::JoinSet,
     time::timeout,
 };
 use tracing::{info, warn};
@@ -199,14 +199,21 @@ fn start_workers<N: Net>(
         let (sender, handovers) = mpsc::unbounded_channel();
         let (done, is_done) = oneshot::channel();
         let (net, shared, log, own_load) = (net.clone(), shared.clone(), log.clone(), load.clone());
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (started, has_started) = std::sync::mpsc::channel();
         let body = move || {
+            let runtime =
+                Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let _ = started.send(runtime.as_ref().err().map(io::Error::kind));
+            let Ok(runtime) = runtime else { return };
             let pools = Pools::new(net.clone());
             let worker = Worker { net, shared, load: own_load, pools, log };
-            LocalSet::new().block_on(&runtime, worker::run(worker, handovers));
+            runtime.block_on(worker::run(worker, handovers));
             let _ = done.send(());
         };
         thread::Builder::new().name(format!("lb-worker-{index}")).spawn(body)?;
+        if let Ok(Some(error)) = has_started.recv() {
+            return Err(io::Error::from(error)).context("cannot start a worker's event loop");
+        }
         senders.push((sender, load));
         finished.push(is_done);
     }

@@ -31,10 +31,12 @@ pub(super) async fn attempt<N: Net>(
     let reuse = if fresh { Reuse::Never } else { outbound.reuse() };
     let (mut connection, reused) = match pool.take(server.epoch, reuse, exchange.attempt_began()) {
         Some(connection) => (connection, true),
-        None => obtain(worker, &pool, server, reuse).await?,
+        // Boxed, so that the future of a request that finds a connection, which
+        // is moved about, need not have room for one that does not.
+        None => Box::pin(obtain(worker, &pool, server, reuse)).await?,
     };
     exchange.connected(server, reused);
-    if !connection.sender.is_ready() && !becomes_ready(worker, &mut connection).await {
+    if !connection.sender.is_ready() && !Box::pin(becomes_ready(worker, &mut connection)).await {
         return Err(Failure::Unsent { reused });
     }
     let request = take_request(outbound, server).ok_or(Failure::Sent { reused: false })?;
