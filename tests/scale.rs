@@ -1,14 +1,16 @@
 //! One rotation at scale: many requests, many clients, several workers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use testbed::{
     backend::Backend,
     client::Client,
-    fairness, ledger,
-    log::{Event, EventKind, EventLog},
+    fairness,
+    history::observations,
+    ledger,
+    log::{Event, EventLog},
     process::Process,
-    rotation::{Observation, check_strict_from},
+    rotation::check_strict_from,
 };
 use tokio::task::JoinSet;
 
@@ -46,34 +48,18 @@ async fn play(total: usize, clients: usize, workers: usize) -> Vec<Event> {
     log.events()
 }
 
-fn observations(events: &[Event]) -> Vec<Observation> {
-    let mut sent = BTreeMap::new();
-    let mut history = Vec::new();
-    for event in events {
-        match &event.kind {
-            EventKind::Sent { nonce, .. } => drop(sent.insert(*nonce, event.seq)),
-            EventKind::Received { backend, nonce: Some(nonce), .. } => {
-                let server = NAMES.iter().position(|name| *name == &**backend).unwrap();
-                history.push(Observation { sent: sent[nonce], received: event.seq, server });
-            }
-            _ => {}
-        }
-    }
-    history
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_requests_are_one_rotation() {
     let events = play(100_000, 32, 2).await;
     let counts = fairness::counts(&events);
     fairness::check_even(&counts, &NAMES).unwrap();
     assert_eq!(counts.values().sum::<usize>(), 100_000);
-    check_strict_from(&observations(&events), 3, 0).unwrap();
+    check_strict_from(&observations(&events, &NAMES), 3, 0).unwrap();
     ledger::check(&events).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn few_clients_make_the_check_sharp() {
     let events = play(6_000, 4, 3).await;
-    check_strict_from(&observations(&events), 3, 0).unwrap();
+    check_strict_from(&observations(&events, &NAMES), 3, 0).unwrap();
 }

@@ -42,6 +42,8 @@ pub mod ledger;
 
 pub mod rotation;
 
+pub mod history;
+
 pub mod fairness;
 
 pub mod process;

@@ -8,6 +8,7 @@ mod active_health;
 mod bodies;
 mod failover;
 mod keep_alive;
+mod kills;
 mod passive_health;
 mod rotation;
 mod stop;
@@ -21,6 +22,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         active_health::SCENARIOS,
         passive_health::SCENARIOS,
         failover::SCENARIOS,
+        kills::SCENARIOS,
         keep_alive::SCENARIOS,
         bodies::SCENARIOS,
         stop::SCENARIOS,

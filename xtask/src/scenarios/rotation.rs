@@ -1,14 +1,10 @@
 //! Who gets the next request.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use testbed::{
-    client::Client,
-    fairness,
-    fault::Fault,
-    log::{Event, EventKind},
-    rotation::{Observation, check_strict},
+    client::Client, fairness, fault::Fault, history::observations, rotation::check_strict,
 };
 use tokio::task::JoinSet;
 
@@ -100,25 +96,6 @@ async fn parallel_strict(w: &mut World) -> Result<()> {
     let first = check_strict(&observations(&w.log.events(), &["A", "B", "C"]), 3)?;
     ensure!(first == 0, "the rotation began with server {first}, expected the first");
     Ok(())
-}
-
-/// Each request as seen from outside: sent by a client, received by a backend.
-fn observations(events: &[Event], names: &[&str]) -> Vec<Observation> {
-    let mut sent = BTreeMap::new();
-    let mut history = Vec::new();
-    for event in events {
-        match &event.kind {
-            EventKind::Sent { nonce, .. } => drop(sent.insert(*nonce, event.seq)),
-            EventKind::Received { backend, nonce: Some(nonce), .. } => {
-                let server = names.iter().position(|name| *name == &**backend);
-                if let (Some(server), Some(sent)) = (server, sent.get(nonce).copied()) {
-                    history.push(Observation { sent, received: event.seq, server });
-                }
-            }
-            _ => {}
-        }
-    }
-    history
 }
 
 async fn one_or_none(w: &mut World) -> Result<()> {
