@@ -3,6 +3,7 @@
 //! Owns what the lines say. Formatted by the worker, written by [`Output`].
 
 use std::{
+    cell::Cell,
     io::Write as _,
     net::SocketAddr,
     sync::Arc,
@@ -17,7 +18,7 @@ use crate::{balance::Failure, error::Reason, output::Output, upstream::Upstream}
 /// One request, as its line tells it.
 pub struct Entry<'a> {
     /// The client's address.
-    pub client: SocketAddr,
+    pub client: &'a str,
     /// The request's method.
     pub method: &'a Method,
     /// The request's target.
@@ -149,9 +150,8 @@ fn wall_clock() -> SystemTime {
 /// Appends the line of one request. Written by hand, not with `write!`: it is
 /// on the path of every request, and formatting would cost more than proxying.
 fn write_entry(line: &mut Vec<u8>, entry: &Entry<'_>, now: Instant, wall: SystemTime) {
-    // Writing to memory cannot fail.
-    let _ = write!(line, "{}", humantime::format_rfc3339_millis(wall));
-    let _ = write!(line, " client={}", entry.client);
+    timestamp(line, wall);
+    text(line, " client=", entry.client);
     text(line, " method=", entry.method.as_str());
     quoted(line, " target=\"", entry.target.path());
     if let Some(query) = entry.target.query() {
@@ -185,6 +185,28 @@ fn write_entry(line: &mut Vec<u8>, entry: &Entry<'_>, now: Instant, wall: System
     line.push(b'\n');
 }
 
+/// RFC 3339 with milliseconds. The date changes once a second: until then each
+/// thread keeps it.
+fn timestamp(line: &mut Vec<u8>, wall: SystemTime) {
+    thread_local! {
+        static SECOND: Cell<(u64, [u8; 20])> = const { Cell::new((u64::MAX, [0; 20])) };
+    }
+    let since_epoch = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (mut second, mut date) = SECOND.get();
+    if second != since_epoch.as_secs() {
+        second = since_epoch.as_secs();
+        // "2026-11-21T09:16:00Z", 20 bytes until the year 10000.
+        let text = humantime::format_rfc3339_seconds(wall).to_string();
+        let bytes = text.bytes().chain(std::iter::repeat(b' '));
+        date.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        SECOND.set((second, date));
+    }
+    line.extend_from_slice(&date[..19]);
+    let millis = since_epoch.subsec_millis() as u16;
+    thousandths(line, millis);
+    line.push(b'Z');
+}
+
 fn text(line: &mut Vec<u8>, key: &str, value: &str) {
     line.extend_from_slice(key.as_bytes());
     line.extend_from_slice(value.as_bytes());
@@ -211,8 +233,11 @@ fn number(line: &mut Vec<u8>, key: &str, value: u64) {
 fn millis(line: &mut Vec<u8>, key: &str, duration: Duration) {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     number(line, key, micros / 1000);
-    let fraction = (micros % 1000) as u16;
-    let digit = |place: u16| b'0' + (fraction / place % 10) as u8;
+    thousandths(line, (micros % 1000) as u16);
+}
+
+fn thousandths(line: &mut Vec<u8>, count: u16) {
+    let digit = |place: u16| b'0' + (count / place % 10) as u8;
     line.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
 }
 
@@ -225,6 +250,17 @@ mod tests {
         let mut line = Vec::new();
         quoted(&mut line, "target=\"", "/a\" status=999\\\n");
         assert_eq!(line, b"target=\"/a\\\" status=999\\\\\\x0a");
+    }
+
+    #[test]
+    fn timestamps_are_rfc_3339() {
+        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let mut line = Vec::new();
+        for millis in [0, 7, 1_000, 1_795_252_560_123] {
+            timestamp(&mut line, at(millis));
+            assert_eq!(line, humantime::format_rfc3339_millis(at(millis)).to_string().as_bytes());
+            line.clear();
+        }
     }
 
     #[test]

@@ -33,11 +33,12 @@ impl LiveCluster {
         LiveCluster { core: Mutex::new(core), published, changes: watch::Sender::new(0) }
     }
 
-    /// Deals the next server in the rotation; `None` if none is eligible.
-    pub fn pick(&self) -> Option<Member<Upstream>> {
+    /// Deals the next server in the rotation and returns what `take` makes of
+    /// it; `None` if none is eligible.
+    pub fn pick<T>(&self, take: impl FnOnce(&Member<Upstream>) -> T) -> Option<T> {
         loop {
             match self.published.load().pick() {
-                Pick::Server(member) => return Some(member.clone()),
+                Pick::Server(member) => return Some(take(member)),
                 Pick::Nobody => return None,
                 // The next snapshot is a few instructions away, in a thread
                 // that may have lost its processor.
@@ -46,9 +47,15 @@ impl LiveCluster {
         }
     }
 
-    /// The next eligible server behind `after` that is not in `tried`.
-    pub fn next_untried(&self, after: usize, tried: &[ServerId]) -> Option<Member<Upstream>> {
-        self.published.load().next_untried(after, tried).cloned()
+    /// The same for the next eligible server behind `after` that is not in
+    /// `tried`; the rotation does not move.
+    pub fn next_untried<T>(
+        &self,
+        after: usize,
+        tried: &[ServerId],
+        take: impl FnOnce(&Member<Upstream>) -> T,
+    ) -> Option<T> {
+        self.published.load().next_untried(after, tried).map(take)
     }
 
     /// Whether requests are dealt to this server at this moment.
@@ -75,33 +82,33 @@ impl LiveCluster {
     /// what came back: a status code or an error.
     pub fn handle_probe(
         &self,
-        member: (ServerId, &Upstream),
+        (id, upstream): (ServerId, &Upstream),
         epoch: u64,
         passed: bool,
         detail: &str,
     ) {
-        let (id, upstream) = member;
         let mut core = self.core();
         if let Some(transition) = core.handle_probe(id, epoch, passed) {
             self.publish(&core, upstream, &transition, detail);
         }
     }
 
-    /// Takes the evidence of a request whose connect failed.
+    /// Takes the evidence of a request whose connect, begun in `epoch`, failed.
     pub fn handle_connect_failure(
         &self,
-        member: &Member<Upstream>,
+        (id, upstream): (ServerId, &Upstream),
+        epoch: u64,
         failure: ConnectFailure,
         detail: &str,
     ) {
         let mut core = self.core();
-        let reaction = core.handle_connect_failure(member.id, member.epoch, failure);
+        let reaction = core.handle_connect_failure(id, epoch, failure);
         if let Some(transition) = &reaction.transition {
-            self.publish(&core, &member.server, transition, detail);
+            self.publish(&core, upstream, transition, detail);
         }
         drop(core);
         if reaction.probe_now {
-            member.server.probe_now.notify_one();
+            upstream.probe_now.notify_one();
         }
     }
 

@@ -28,12 +28,12 @@ use tracing::debug;
 
 use crate::{
     access_log::AccessLog,
-    balance::budget,
+    balance::{ServerId, budget},
     cluster::LiveCluster,
     config::{StatusSet, Timeouts},
     net::{Net, Shared as SharedStream},
     proxy::{Client, handle},
-    upstream::Pools,
+    upstream::{Pools, Target},
 };
 
 /// How long a client that has sent no whole request may take for it after the
@@ -134,6 +134,18 @@ pub struct Worker<N: Net> {
     pub pools: Pools<N>,
     /// Standard output.
     pub log: Arc<AccessLog>,
+}
+
+impl<N: Net> Worker<N> {
+    /// Deals the next server in the rotation; `None` if none is eligible.
+    pub fn pick(&self) -> Option<Target<N>> {
+        self.shared.cluster.pick(|member| self.pools.target(member))
+    }
+
+    /// The next eligible server behind `after` that is not in `tried`.
+    pub fn next_untried(&self, after: usize, tried: &[ServerId]) -> Option<Target<N>> {
+        self.shared.cluster.next_untried(after, tried, |member| self.pools.target(member))
+    }
 }
 
 /// An accepted connection and its client.

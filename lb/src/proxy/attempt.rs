@@ -13,9 +13,9 @@ use tracing::warn;
 
 use super::{AttemptBody, Exchange, Lease, Outbound};
 use crate::{
-    balance::{ConnectFailure, Failure, Member},
+    balance::{ConnectFailure, Failure},
     net::Net,
-    upstream::{ConnectError, Connection, Pool, Reuse, Upstream, connect},
+    upstream::{ConnectError, Connection, Reuse, Target, connect},
     worker::Worker,
 };
 
@@ -24,16 +24,16 @@ pub(super) async fn attempt<N: Net>(
     worker: &Worker<N>,
     exchange: &mut Exchange<N>,
     outbound: &mut Outbound,
-    server: &Member<Upstream>,
+    server: &Target<N>,
     fresh: bool,
 ) -> Result<(Response<Incoming>, Lease<N>), Failure> {
-    let pool = worker.pools.of(server.id);
+    let pool = &server.pool;
     let reuse = if fresh { Reuse::Never } else { outbound.reuse() };
     let (mut connection, reused) = match pool.take(server.epoch, reuse, exchange.attempt_began()) {
         Some(connection) => (connection, true),
         // Boxed, so that the future of a request that finds a connection, which
         // is moved about, need not have room for one that does not.
-        None => Box::pin(obtain(worker, &pool, server, reuse)).await?,
+        None => Box::pin(obtain(worker, server, reuse)).await?,
     };
     exchange.connected(server, reused);
     if !connection.sender.is_ready() && !Box::pin(becomes_ready(worker, &mut connection)).await {
@@ -47,7 +47,7 @@ pub(super) async fn attempt<N: Net>(
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             Err(Failure::BadAnswer)
         }
-        Ok(response) => Ok((response, Lease { connection, pool })),
+        Ok(response) => Ok((response, Lease { connection, pool: pool.clone() })),
         Err(error) => Err(classify(error, outbound, reused)),
     }
 }
@@ -89,14 +89,13 @@ async fn await_answer(
 /// server goes out of the rotation.
 async fn obtain<N: Net>(
     worker: &Worker<N>,
-    pool: &Pool<N>,
-    server: &Member<Upstream>,
+    server: &Target<N>,
     reuse: Reuse,
 ) -> Result<(Connection<N::Stream>, bool), Failure> {
-    let obtained = connect_or_reuse(worker, pool, server, reuse);
+    let obtained = connect_or_reuse(worker, server, reuse);
     tokio::pin!(obtained);
     loop {
-        let changed = server.server.changed.notified();
+        let changed = server.pool.upstream.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
         if !worker.shared.cluster.deals(server.id) {
@@ -112,11 +111,10 @@ async fn obtain<N: Net>(
 
 async fn connect_or_reuse<N: Net>(
     worker: &Worker<N>,
-    pool: &Pool<N>,
-    server: &Member<Upstream>,
+    server: &Target<N>,
     reuse: Reuse,
 ) -> Result<(Connection<N::Stream>, bool), Failure> {
-    let upstream = &*server.server;
+    let (pool, upstream) = (&server.pool, &*server.pool.upstream);
     let acquired = upstream.governor.acquire();
     tokio::pin!(acquired);
     let permit = loop {
@@ -144,20 +142,24 @@ async fn connect_or_reuse<N: Net>(
 }
 
 /// Tells the cluster what a failed connect says of the server.
-fn blame<N: Net>(worker: &Worker<N>, server: &Member<Upstream>, error: &ConnectError) -> Failure {
-    let cluster = &worker.shared.cluster;
+fn blame<N: Net>(worker: &Worker<N>, server: &Target<N>, error: &ConnectError) -> Failure {
+    let upstream = &*server.pool.upstream;
+    let blame = |failure, detail: &str| {
+        let cluster = &worker.shared.cluster;
+        cluster.handle_connect_failure((server.id, upstream), server.epoch, failure, detail);
+    };
     match error {
         ConnectError::Refused(error) => {
-            cluster.handle_connect_failure(server, ConnectFailure::Refused, &error.to_string());
+            blame(ConnectFailure::Refused, &error.to_string());
             Failure::ConnectRefused
         }
         ConnectError::Local(error) => {
-            warn!("server={} cannot be connected to: {error}", server.server.name);
+            warn!("server={} cannot be connected to: {error}", upstream.name);
             Failure::NoResources
         }
         ConnectError::TimedOut { evidence } => {
             if *evidence {
-                cluster.handle_connect_failure(server, ConnectFailure::TimedOut, "no answer");
+                blame(ConnectFailure::TimedOut, "no answer");
             }
             Failure::ConnectTimedOut
         }
@@ -165,14 +167,14 @@ fn blame<N: Net>(worker: &Worker<N>, server: &Member<Upstream>, error: &ConnectE
 }
 
 /// The request for one attempt; its head is kept if it may be needed again.
-fn take_request(
+fn take_request<N: Net>(
     outbound: &mut Outbound,
-    server: &Member<Upstream>,
+    server: &Target<N>,
 ) -> Option<Request<AttemptBody>> {
     let mut head =
         if outbound.is_repeatable() { outbound.head.clone()? } else { outbound.head.take()? };
     if outbound.without_host {
-        head.headers.insert(header::HOST, server.server.host.clone());
+        head.headers.insert(header::HOST, server.pool.upstream.host.clone());
     }
     if outbound.body.is_chunked() {
         // Said aloud, or hyper would send a GET's body as none.

@@ -3,17 +3,17 @@
 //! Owns the counts of requests in flight: an exchange counts from its
 //! beginning until it is dropped, however it ends.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::Cell, net::SocketAddr, rc::Rc};
 
 use hyper::{Method, Request, StatusCode, Uri, Version, body::Incoming, header::HeaderValue};
 use tokio::time::Instant;
 
 use crate::{
     access_log::{Attempt, Entry, Outcome},
-    balance::{Failure, Member},
+    balance::Failure,
     error::Reason,
     net::Net,
-    upstream::Upstream,
+    upstream::{Pool, Target},
     worker::Worker,
 };
 
@@ -22,6 +22,8 @@ use crate::{
 pub struct Client {
     /// Its address; an IPv4 client of an IPv6 socket is IPv4.
     pub address: SocketAddr,
+    /// The address as text, for the log.
+    pub text: String,
     /// Its IP address, as the forwarded fields say it.
     pub forwarded_for: HeaderValue,
     /// Whether its connection must end with a reset: to an HTTP/1.0 client an
@@ -38,7 +40,13 @@ impl Client {
         let text = address.ip().to_string();
         let forwarded_for =
             HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
-        Client { address, forwarded_for, must_reset: Cell::default(), has_asked: Cell::default() }
+        Client {
+            text: address.to_string(),
+            address,
+            forwarded_for,
+            must_reset: Cell::default(),
+            has_asked: Cell::default(),
+        }
     }
 }
 
@@ -54,7 +62,7 @@ pub struct Exchange<N: Net> {
     answered: Option<Instant>,
     status: Option<StatusCode>,
     reason: Option<Reason>,
-    server: Option<Arc<Upstream>>,
+    server: Option<Rc<Pool<N>>>,
     /// Empty for nearly all requests, so it costs no allocation.
     failed: Vec<Attempt>,
     bytes: u64,
@@ -95,21 +103,25 @@ impl<N: Net> Exchange<N> {
     }
 
     /// There is a connection to `server`.
-    pub fn connected(&mut self, server: &Member<Upstream>, reused: bool) {
-        self.server = Some(server.server.clone());
+    pub fn connected(&mut self, server: &Target<N>, reused: bool) {
+        self.server = Some(server.pool.clone());
         // A reused connection took no time to connect.
         self.connected = (!reused).then(Instant::now);
     }
 
     /// An attempt came to nothing.
-    pub fn attempt_failed(&mut self, server: &Member<Upstream>, failure: Failure) {
+    pub fn attempt_failed(&mut self, server: &Target<N>, failure: Failure) {
         self.server = None;
-        self.failed.push(Attempt { server: server.server.clone(), failure, at: Instant::now() });
+        self.failed.push(Attempt {
+            server: server.pool.upstream.clone(),
+            failure,
+            at: Instant::now(),
+        });
     }
 
     /// The answer of a server that was to be retried is the best there is.
-    pub fn settle_for(&mut self, server: &Member<Upstream>) {
-        self.server = Some(server.server.clone());
+    pub fn settle_for(&mut self, server: &Target<N>) {
+        self.server = Some(server.pool.clone());
     }
 
     /// The head of a server's answer is here.
@@ -156,12 +168,12 @@ impl<N: Net> Drop for Exchange<N> {
     fn drop(&mut self) {
         self.worker.load.request_ended();
         let entry = Entry {
-            client: self.client.address,
+            client: &self.client.text,
             method: &self.method,
             target: &self.target,
             status: self.status,
             reason: self.reason,
-            server: self.server.as_deref(),
+            server: self.server.as_ref().map(|pool| &*pool.upstream),
             failed: &self.failed,
             bytes: self.bytes,
             began: self.began,

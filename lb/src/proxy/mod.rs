@@ -20,11 +20,11 @@ use hyper::{
 };
 
 use crate::{
-    balance::{Failure, Member, Next, ServerId, next_step},
+    balance::{Failure, Next, ServerId, next_step},
     error::Reason,
     headers::{is_idempotent, prepare_request, prepare_response},
     net::Net,
-    upstream::{Reuse, Upstream},
+    upstream::{Reuse, Target},
     worker::Worker,
 };
 
@@ -71,7 +71,7 @@ pub async fn handle<N: Net>(
     if let Err(reason) = prepare_request(&mut head, exchange.forwarded_for()) {
         return own_answer(&worker, exchange, reason);
     }
-    let Some(first) = worker.shared.cluster.pick() else {
+    let Some(first) = worker.pick() else {
         return own_answer(&worker, exchange, Reason::NoServer);
     };
     let without_host = !head.headers.contains_key(header::HOST);
@@ -88,7 +88,7 @@ async fn forward<N: Net>(
     worker: &Worker<N>,
     exchange: &mut Exchange<N>,
     outbound: &mut Outbound,
-    first: Member<Upstream>,
+    first: Target<N>,
 ) -> Result<(Response<Incoming>, Lease<N>), Reason> {
     let mut server = first;
     let mut tried: Vec<ServerId> = Vec::new();
@@ -130,7 +130,7 @@ async fn forward<N: Net>(
             Next::GiveUp => break failure,
         }
         tried.push(server.id);
-        let Some(next) = worker.shared.cluster.next_untried(server.place, &tried) else {
+        let Some(next) = worker.next_untried(server.place, &tried) else {
             break failure;
         };
         server = next;

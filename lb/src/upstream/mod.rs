@@ -19,7 +19,7 @@ use crate::config::{Authority, Server};
 
 pub use connect::{ConnectError, Connection, connect, connect_any};
 pub use governor::Governor;
-pub use pool::{Pool, Pools, Reuse};
+pub use pool::{Pool, Pools, Reuse, Target};
 
 /// One server, as the shell sees it; shared by all threads.
 #[derive(Debug)]

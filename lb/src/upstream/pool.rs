@@ -7,6 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,8 +16,11 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use super::Connection;
-use crate::{balance::ServerId, net::Net};
+use super::{Connection, Upstream};
+use crate::{
+    balance::{Member, ServerId},
+    net::Net,
+};
 
 /// How long a connection may be idle: under the 5 s after which Node.js
 /// servers close theirs.
@@ -39,6 +43,8 @@ pub enum Reuse {
 
 /// The idle connections of one worker to one server.
 pub struct Pool<N: Net> {
+    /// The server.
+    pub upstream: Arc<Upstream>,
     net: N,
     idle: RefCell<Vec<Connection<N::Stream>>>,
     returned: Notify,
@@ -114,6 +120,25 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// A server that a request was dealt to, as its worker holds it. Unlike a
+/// [`Member`] it is cloned without touching what other threads count.
+pub struct Target<N: Net> {
+    /// The server's identity.
+    pub id: ServerId,
+    /// Its place in configuration order.
+    pub place: usize,
+    /// The epoch of its health when it was dealt.
+    pub epoch: u64,
+    /// The server, and this worker's connections to it.
+    pub pool: Rc<Pool<N>>,
+}
+
+impl<N: Net> Clone for Target<N> {
+    fn clone(&self) -> Self {
+        Target { id: self.id, place: self.place, epoch: self.epoch, pool: self.pool.clone() }
+    }
+}
+
 /// The pools of one worker, by server.
 pub struct Pools<N: Net> {
     net: N,
@@ -126,18 +151,20 @@ impl<N: Net> Pools<N> {
         Pools { net, by_server: RefCell::default() }
     }
 
-    /// The pool of `server`, made on first use.
-    pub fn of(&self, server: ServerId) -> Rc<Pool<N>> {
+    /// What this worker's requests to `member` need; its pool is made on first use.
+    pub fn target(&self, member: &Member<Upstream>) -> Target<N> {
         let mut pools = self.by_server.borrow_mut();
         let new = || {
             Rc::new(Pool {
+                upstream: member.server.clone(),
                 net: self.net.clone(),
                 idle: RefCell::default(),
                 returned: Notify::new(),
                 waiting: Cell::default(),
             })
         };
-        pools.entry(server).or_insert_with(new).clone()
+        let pool = pools.entry(member.id).or_insert_with(new).clone();
+        Target { id: member.id, place: member.place, epoch: member.epoch, pool }
     }
 
     /// Closes every idle connection.

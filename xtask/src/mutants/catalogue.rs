@@ -38,8 +38,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         what: "a retry takes the next place of the rotation",
         killed_by: "failover/get_retried_elsewhere",
         file: "proxy/mod.rs",
-        find: "worker.shared.cluster.next_untried(server.place, &tried)",
-        replace: "worker.shared.cluster.pick()",
+        find: "worker.next_untried(server.place, &tried)",
+        replace: "worker.pick()",
     },
     Mutant {
         name: "picks_then_skips",
