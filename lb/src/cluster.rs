@@ -1,14 +1,20 @@
 //! The shell around the core's [`Cluster`]: one lock for changes, one
 //! published snapshot for the request path, one log line for every change.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tracing::info;
 
 use crate::{
-    balance::{Cluster, ConnectFailure, Member, Pick, ServerId, Snapshot, Transition, WhenAllDown},
+    balance::{
+        Cluster, ConnectFailure, Member, Observed, Pick, ServerId, Snapshot, Transition,
+        WhenAllDown,
+    },
     config::Server,
     upstream::Upstream,
 };
@@ -63,6 +69,11 @@ impl LiveCluster {
         self.published.load().members().iter().any(|member| member.id == id)
     }
 
+    /// Whether this server's first result is still awaited.
+    pub fn is_unchecked(&self, id: ServerId) -> bool {
+        self.core().state(id).is_some_and(|(_, observed, _)| observed == Observed::Checking)
+    }
+
     /// The epoch to hand back with evidence; `None` if the server has left.
     pub fn epoch(&self, id: ServerId) -> Option<u64> {
         self.core().state(id).map(|(_, _, epoch)| epoch)
@@ -79,17 +90,18 @@ impl LiveCluster {
     }
 
     /// Takes the result of a probe that was begun in `epoch`. `detail` says
-    /// what came back: a status code or an error.
+    /// what came back: a status code or an error; `latency` how long it took.
     pub fn handle_probe(
         &self,
         (id, upstream): (ServerId, &Upstream),
         epoch: u64,
         passed: bool,
         detail: &str,
+        latency: Duration,
     ) {
         let mut core = self.core();
         if let Some(transition) = core.handle_probe(id, epoch, passed) {
-            self.publish(&core, upstream, &transition, detail);
+            self.publish(&core, upstream, &transition, (detail, latency));
         }
     }
 
@@ -100,11 +112,12 @@ impl LiveCluster {
         epoch: u64,
         failure: ConnectFailure,
         detail: &str,
+        latency: Duration,
     ) {
         let mut core = self.core();
         let reaction = core.handle_connect_failure(id, epoch, failure);
         if let Some(transition) = &reaction.transition {
-            self.publish(&core, upstream, transition, detail);
+            self.publish(&core, upstream, transition, (detail, latency));
         }
         drop(core);
         if reaction.probe_now {
@@ -122,15 +135,16 @@ impl LiveCluster {
         core: &MutexGuard<'_, Cluster<Upstream>>,
         upstream: &Upstream,
         transition: &Transition,
-        detail: &str,
+        (detail, latency): (&str, Duration),
     ) {
         self.published.store(core.snapshot().clone());
         self.changes.send_modify(|changes| *changes += 1);
         upstream.changed.notify_waiters();
         let Transition { from, to, cause, eligible, total, .. } = transition;
         info!(
-            "server={} from={from} to={to} cause=\"{cause}\" detail=\"{detail}\" eligible={eligible}/{total}",
-            upstream.name
+            "server={} from={from} to={to} cause=\"{cause}\" detail=\"{detail}\" latency_ms={:.3} eligible={eligible}/{total}",
+            upstream.name,
+            latency.as_secs_f64() * 1000.0,
         );
     }
 

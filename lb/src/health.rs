@@ -66,13 +66,14 @@ impl<N: Net> Prober<N> {
             };
             if let Err(error) = &result
                 && is_local(error)
+                && !self.cluster.is_unchecked(self.id)
             {
                 // No result: this machine could not ask.
                 warn!("server={} cannot be probed: {error}", self.upstream.name);
                 sleep_until(began + period.min(LOCAL_RETRY)).await;
                 continue;
             }
-            self.report(epoch, result);
+            self.report(epoch, result, began.elapsed());
             if let Some(answer) = answer {
                 let _ = timeout_at(limit, finish(answer)).await;
             }
@@ -81,12 +82,12 @@ impl<N: Net> Prober<N> {
         }
     }
 
-    fn report(&self, epoch: u64, result: io::Result<u16>) {
+    fn report(&self, epoch: u64, result: io::Result<u16>, latency: Duration) {
         let (passed, detail) = match result {
             Ok(status) => (self.check.expect.contains(status), status.to_string()),
             Err(error) => (false, error.to_string()),
         };
-        self.cluster.handle_probe((self.id, &self.upstream), epoch, passed, &detail);
+        self.cluster.handle_probe((self.id, &self.upstream), epoch, passed, &detail, latency);
     }
 
     /// Sends one probe on a connection of its own.

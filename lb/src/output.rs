@@ -7,10 +7,7 @@
 use std::{
     io::{self, Write},
     mem,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -50,8 +47,6 @@ struct Inner {
     stream: Stream,
     text: Mutex<Text>,
     wake: Condvar,
-    /// Whether the writer sleeps and wants to be woken.
-    idle: AtomicBool,
     /// True once everything is written and the writer has ended.
     ended: watch::Sender<bool>,
 }
@@ -60,6 +55,8 @@ struct Inner {
 struct Text {
     waiting: Vec<u8>,
     dropped: u64,
+    /// Whether the writer sleeps and wants to be woken.
+    idle: bool,
     closed: bool,
 }
 
@@ -73,7 +70,6 @@ impl Output {
             stream,
             text: Mutex::default(),
             wake: Condvar::new(),
-            idle: AtomicBool::new(false),
             ended: watch::Sender::new(false),
         });
         let writer = inner.clone();
@@ -93,8 +89,8 @@ impl Output {
             return;
         }
         write(&mut text.waiting);
-        drop(text);
-        if self.0.idle.swap(false, Ordering::AcqRel) {
+        if std::mem::replace(&mut text.idle, false) {
+            drop(text);
             self.0.wake.notify_one();
         }
     }
@@ -158,7 +154,7 @@ impl Inner {
     fn next_batch(&self, batch: &mut Vec<u8>) -> bool {
         let mut text = self.text();
         while text.waiting.is_empty() && !text.closed {
-            self.idle.store(true, Ordering::Release);
+            text.idle = true;
             text = self.wake.wait(text).unwrap_or_else(PoisonError::into_inner);
         }
         mem::swap(&mut text.waiting, batch);

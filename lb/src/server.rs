@@ -152,7 +152,12 @@ impl<N: Net> Workers<N> {
     async fn room(&self) {
         let connections = || self.each.iter().map(|(_, load)| load.connections()).sum::<usize>();
         while connections() >= self.max_connections {
-            self.shared.connection_closed.notified().await;
+            let closed = self.shared.connection_closed.notified();
+            tokio::pin!(closed);
+            closed.as_mut().enable();
+            if connections() >= self.max_connections {
+                closed.await;
+            }
         }
     }
 

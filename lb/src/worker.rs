@@ -31,7 +31,7 @@ use crate::{
     balance::{ServerId, budget},
     cluster::LiveCluster,
     config::{StatusSet, Timeouts},
-    net::{Net, Shared as SharedStream},
+    net::{Net, SharedStream},
     proxy::{Client, handle},
     upstream::{Pools, Target},
 };
@@ -165,6 +165,7 @@ pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiv
             Ok(stream) => serve(&worker, &connections, stream, address),
             Err(error) => {
                 worker.load.connection_closed();
+                worker.shared.connection_closed.notify_waiters();
                 debug!("client={address} connection lost: {error}");
             }
         }
@@ -174,7 +175,8 @@ pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiv
         connections.stop(Stopping::Impatiently);
     }
     // At the end of the drain time what is left is cut off.
-    let _ = timeout(worker.shared.timeouts.drain, connections.closed(&worker.load)).await;
+    let left = worker.shared.timeouts.drain.saturating_sub(STOP_PATIENCE);
+    let _ = timeout(left, connections.closed(&worker.load)).await;
     sweeper.abort();
     worker.pools.close_all();
 }
@@ -217,7 +219,7 @@ fn serve<N: Net>(
         }
         drop(served);
         worker.load.connection_closed();
-        worker.shared.connection_closed.notify_one();
+        worker.shared.connection_closed.notify_waiters();
     });
 }
 

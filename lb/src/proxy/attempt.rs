@@ -39,7 +39,8 @@ pub(super) async fn attempt<N: Net>(
     if !connection.sender.is_ready() && !Box::pin(becomes_ready(worker, &mut connection)).await {
         return Err(Failure::Unsent { reused });
     }
-    let request = take_request(outbound, server).ok_or(Failure::Sent { reused: false })?;
+    // Gone only if it was sent and must not be sent again.
+    let request = take_request(outbound, server).ok_or(Failure::Sent { reused })?;
     let answer = connection.sender.try_send_request(request);
     let limit = worker.shared.timeouts.response_head;
     match await_answer(answer, connection.deadline.as_mut(), outbound, limit).await? {
@@ -79,7 +80,7 @@ async fn await_answer(
         }
         match outbound.body.progressed().map(|progressed| progressed + limit) {
             Some(later) if later > Instant::now() => deadline.as_mut().reset(later),
-            _ if !outbound.body.is_over() => return Err(Failure::BodyTimedOut),
+            _ if outbound.body.is_awaited() => return Err(Failure::BodyTimedOut),
             _ => return Err(Failure::HeadTimedOut),
         }
     }
@@ -128,25 +129,33 @@ async fn connect_or_reuse<N: Net>(
         }
     };
     let limit = worker.shared.timeouts.connect;
+    let began = Instant::now();
     let error = match connect(&worker.net, upstream, permit, limit, server.epoch).await {
         Ok(connection) => return Ok((connection, false)),
         Err(error) => error,
     };
-    if matches!(error, ConnectError::Local(_))
+    if reuse != Reuse::Never
+        && matches!(error, ConnectError::Local(_))
         && timeout(limit, pool.returned()).await.is_ok()
         && let Some(connection) = pool.take(server.epoch, reuse, Instant::now())
     {
         return Ok((connection, true));
     }
-    Err(blame(worker, server, &error))
+    Err(connect_failed(worker, server, &error, began.elapsed()))
 }
 
-/// Tells the cluster what a failed connect says of the server.
-fn blame<N: Net>(worker: &Worker<N>, server: &Target<N>, error: &ConnectError) -> Failure {
+/// What a connect that failed after `took` means for the request; tells the
+/// cluster what it says of the server.
+fn connect_failed<N: Net>(
+    worker: &Worker<N>,
+    server: &Target<N>,
+    error: &ConnectError,
+    took: Duration,
+) -> Failure {
     let upstream = &*server.pool.upstream;
     let blame = |failure, detail: &str| {
         let cluster = &worker.shared.cluster;
-        cluster.handle_connect_failure((server.id, upstream), server.epoch, failure, detail);
+        cluster.handle_connect_failure((server.id, upstream), server.epoch, failure, detail, took);
     };
     match error {
         ConnectError::Refused(error) => {

@@ -1,6 +1,6 @@
 //! The client's body on its way to a server, possibly more than once.
 //!
-//! Owns the first [`KEPT_BYTES`] of the body for replay; past that it streams
+//! Owns the first 64 KiB of the body for replay; past that it streams
 //! and is gone. Nothing is read from the client before a server's connection
 //! asks for it.
 
@@ -17,7 +17,7 @@ use hyper::{HeaderMap, body::Incoming};
 use tokio::time::Instant;
 
 /// How much of a body is kept, so that a failed attempt can be repeated.
-pub const KEPT_BYTES: usize = 64 * 1024;
+const KEPT_BYTES: usize = 64 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -91,6 +91,11 @@ impl RequestBody {
     /// Whether the client has sent all of it.
     pub fn is_over(&self) -> bool {
         self.0.as_ref().is_none_or(|source| source.borrow().is_over())
+    }
+
+    /// Whether a server waits for the client to send more of it.
+    pub fn is_awaited(&self) -> bool {
+        self.0.as_ref().is_some_and(|source| source.borrow().reader.is_some())
     }
 
     /// Whether the client broke off.
@@ -200,9 +205,9 @@ impl Body for AttemptBody {
         let polled = source.poll_incoming(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => reader.trailers_sent |= frame.is_trailers(),
-            Poll::Ready(_) => {}
-            Poll::Pending => source.reader = Some(cx.waker().clone()),
+            Poll::Ready(_) | Poll::Pending => {}
         }
+        source.reader = polled.is_pending().then(|| cx.waker().clone());
         polled
     }
 

@@ -28,7 +28,7 @@ use crate::{
     worker::Worker,
 };
 
-pub use body::{AttemptBody, KEPT_BYTES, RequestBody};
+pub use body::{AttemptBody, RequestBody};
 pub use exchange::{Client, Exchange};
 pub use relay::{AnswerBody, Lease, Relay};
 
@@ -129,7 +129,11 @@ async fn forward<N: Net>(
             }
             Next::GiveUp => break failure,
         }
-        tried.push(server.id);
+        // One that went out while the request waited was not tried: should it
+        // come back when the others have failed, it is its turn.
+        if failure != Failure::WentOut {
+            tried.push(server.id);
+        }
         let Some(next) = worker.next_untried(server.place, &tried) else {
             break failure;
         };

@@ -1,15 +1,17 @@
 //! One governed connect, and the HTTP connection on top of it.
 
-use std::{cell::RefCell, io, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell, collections::VecDeque, future::Future, io, net::SocketAddr, pin::Pin, rc::Rc,
+    task::Poll, time::Duration,
+};
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{Upstream, governor::Permit};
 use crate::{
-    net::{Net, Shared, is_local},
+    net::{Net, SharedStream, is_local},
     proxy::AttemptBody,
 };
 
@@ -67,7 +69,7 @@ pub async fn connect<N: Net>(
     permit.succeeded();
     let stream = Rc::new(RefCell::new(stream));
     let (sender, driver) = http1::Builder::new()
-        .handshake(TokioIo::new(Shared(stream.clone())))
+        .handshake(TokioIo::new(SharedStream(stream.clone())))
         .await
         .map_err(|error| ConnectError::Local(io::Error::other(error)))?;
     tokio::task::spawn_local(async move {
@@ -79,53 +81,171 @@ pub async fn connect<N: Net>(
 }
 
 /// Connects to one of `addresses` within `limit`. When one fails the next is
-/// tried; when nobody answers for `patience` the next, or the same again, is
+/// tried; when nobody answers for `patience` the next, or the same anew, is
 /// tried beside it (RFC 8305 §5), and then with twice the patience. So an
 /// address that is silent does not hide another, and a SYN that was lost on a
 /// full backlog is not waited for until the kernel repeats it after a second.
+/// One connect to each address is under way at most.
 ///
 /// # Errors
-/// The last one's; `TimedOut` if one of them did not answer in time.
+/// What the server said, if it said anything; `TimedOut` if an address did not
+/// answer in time; else why this machine could not ask.
 pub async fn connect_any<N: Net>(
     net: &N,
     addresses: &[SocketAddr],
     patience: Duration,
     limit: Duration,
 ) -> io::Result<N::Stream> {
-    let connected = timeout(limit, race(net, addresses, patience)).await;
+    let connected = timeout(limit, race(|address| net.connect(address), addresses, patience)).await;
     connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn race<N: Net>(
-    net: &N,
+async fn race<S, F: Future<Output = io::Result<S>>>(
+    connect: impl Fn(SocketAddr) -> F,
     addresses: &[SocketAddr],
     mut patience: Duration,
-) -> io::Result<N::Stream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let mut under_way = FuturesUnordered::new();
-    let mut next = addresses.iter().cycle();
-    for tried in 1.. {
-        let Some(address) = next.next() else { break };
-        under_way.push(net.connect(*address));
-        let silence = sleep(patience);
-        tokio::pin!(silence);
-        loop {
-            tokio::select! {
-                biased;
-                ended = under_way.next() => match ended {
-                    Some(Ok(stream)) => return Ok(stream),
-                    Some(Err(error)) => last = error,
-                    None => return Err(last),
-                },
-                () = &mut silence => {
-                    patience *= 2;
-                    break;
-                }
+) -> io::Result<S> {
+    let mut failure: Option<io::Error> = None;
+    // The addresses that have not failed, and the connect under way to each.
+    let mut open: VecDeque<&SocketAddr> = addresses.iter().collect();
+    let mut under_way: Vec<(&SocketAddr, Pin<Box<_>>)> = Vec::new();
+    while let Some(address) = open.pop_front() {
+        // A new SYN takes the place of one that was lost.
+        under_way.retain(|(other, _)| *other != address);
+        under_way.push((address, Box::pin(connect(*address))));
+        open.push_back(address);
+        match timeout(patience, first_ended(&mut under_way)).await {
+            Ok((_, Ok(stream))) => return Ok(stream),
+            Ok((address, Err(error))) => {
+                open.retain(|other| *other != address);
+                failure = Some(more_telling(failure, error));
             }
-            if tried < addresses.len() {
-                break;
+            Err(_) => patience *= 2,
+        }
+    }
+    Err(failure
+        .unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")))
+}
+
+/// The first of the connects under way to end, taken out.
+async fn first_ended<'a, S, F: Future<Output = io::Result<S>>>(
+    under_way: &mut Vec<(&'a SocketAddr, Pin<Box<F>>)>,
+) -> (&'a SocketAddr, io::Result<S>) {
+    std::future::poll_fn(|cx| {
+        for index in 0..under_way.len() {
+            if let Poll::Ready(ended) = under_way[index].1.as_mut().poll(cx) {
+                return Poll::Ready((under_way.swap_remove(index).0, ended));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A server's refusal says more than that this machine could not ask (`::1`
+/// where there is no IPv6).
+fn more_telling(before: Option<io::Error>, error: io::Error) -> io::Error {
+    match before {
+        Some(before) if is_local(&error) => before,
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// What happens to the connects to one port, one after the other.
+    #[derive(Clone, Copy)]
+    enum Port {
+        Refuses,
+        NoAddress,
+        Silent,
+        Answers,
+        /// The first is silent, the second answers.
+        LosesSyn,
+    }
+
+    /// A network whose ports are numbered from 0; counts connects and those
+    /// under way.
+    #[derive(Clone)]
+    struct Script(Rc<RefCell<(Vec<Port>, Vec<usize>)>>);
+
+    impl Script {
+        async fn play(ports: &[Port]) -> (String, Vec<usize>) {
+            let connects = vec![0; ports.len()];
+            let script = Script(Rc::new(RefCell::new((ports.to_vec(), connects))));
+            let addresses: Vec<SocketAddr> =
+                (0..ports.len()).map(|port| ([127, 0, 0, 1], port as u16).into()).collect();
+            let script_of = script.clone();
+            let connect = |address: SocketAddr| {
+                let script = script_of.clone();
+                async move { script.connect(usize::from(address.port())).await }
+            };
+            let limit = Duration::from_secs(2);
+            let raced = race(&connect, &addresses, Duration::from_millis(50));
+            let got = match timeout(limit, raced).await {
+                Ok(Ok(())) => "connected".into(),
+                Ok(Err(error)) => format!("{:?}", error.kind()),
+                Err(_) => "TimedOut".into(),
+            };
+            let counts = script.0.borrow().1.clone();
+            (got, counts)
+        }
+
+        async fn connect(&self, port: usize) -> io::Result<()> {
+            let (kind, nth) = {
+                let mut state = self.0.borrow_mut();
+                state.1[port] += 1;
+                (state.0[port], state.1[port])
+            };
+            match kind {
+                Port::Refuses => Err(io::ErrorKind::ConnectionRefused.into()),
+                Port::NoAddress => Err(Errno::ADDRNOTAVAIL.into()),
+                Port::Silent => std::future::pending().await,
+                Port::Answers => Ok(()),
+                Port::LosesSyn if nth == 1 => std::future::pending().await,
+                Port::LosesSyn => Ok(()),
             }
         }
     }
-    Err(last)
+
+    #[track_caller]
+    fn check(ports: &[Port], expected: &str, connects: &[usize]) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let (got, counts) = runtime.block_on(Script::play(ports));
+        assert_eq!(got, expected);
+        assert_eq!(counts, connects);
+    }
+
+    #[test]
+    fn a_refusal_without_ipv6_is_a_refusal() {
+        check(&[Port::Refuses, Port::NoAddress], "ConnectionRefused", &[1, 1]);
+        check(&[Port::NoAddress, Port::Refuses], "ConnectionRefused", &[1, 1]);
+        check(&[Port::NoAddress], "AddrNotAvailable", &[1]);
+    }
+
+    #[test]
+    fn a_silent_address_hides_no_other() {
+        check(&[Port::Silent, Port::Answers], "connected", &[1, 1]);
+        check(&[Port::Refuses, Port::Answers], "connected", &[1, 1]);
+    }
+
+    #[test]
+    fn a_lost_syn_is_sent_anew_with_doubled_patience() {
+        check(&[Port::LosesSyn], "connected", &[2]);
+        // At 0, 50, 150, 350, 750 and 1550 ms.
+        check(&[Port::Silent], "TimedOut", &[6]);
+    }
+
+    #[test]
+    fn a_silent_address_beside_one_that_refuses_times_out() {
+        check(&[Port::Refuses, Port::Silent], "TimedOut", &[1, 6]);
+    }
 }

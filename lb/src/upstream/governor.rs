@@ -79,6 +79,11 @@ impl Governor {
         Permit { governor: self, permit, successes_before, began: Instant::now() }
     }
 
+    fn slow_down(&self, took_us: u64) {
+        let fastest = self.fastest_us.load(Ordering::Relaxed);
+        self.fastest_us.store(fastest.saturating_mul(2).min(took_us), Ordering::Relaxed);
+    }
+
     fn fall_back(&self) {
         let mut window = self.window();
         window.target = INITIAL;
@@ -117,6 +122,8 @@ impl Permit<'_> {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.governor.fastest_us.fetch_min(took_us, Ordering::Relaxed);
         if lost_syn {
+            // Or the way has become longer for good: be more patient next time.
+            self.governor.slow_down(took_us);
             return self.governor.fall_back();
         }
         let mut window = self.governor.window();
