@@ -50,6 +50,7 @@ fn mistakes_are_usage_errors_that_name_the_value() {
     check(&["--fall", "-1"], 2, "--fall");
     check(&["--workers", "0"], 2, "--workers");
     check(&["--when-all-down", "panic"], 2, "try_anyway");
+    check(&["--retry-status", "5xx"], 2, "not a status code");
     check(&["--frobnicate"], 2, "--frobnicate");
 }
 
@@ -129,6 +130,8 @@ fn every_flag_is_taken_with_and_without_listen() {
         "try_anyway",
         "--workers",
         "2",
+        "--retry-status",
+        "502-504",
         "--debug",
     ];
     for command in [&[][..], &["listen"]] {
@@ -218,8 +221,9 @@ fn balance_with(stdout: Stdio, stderr: Stdio, backend: &str) -> (Child, u16) {
     let mut command = lb();
     command.args(["--port", &port.to_string(), "--backend", backend, "--health-period", "200ms"]);
     let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+    // The one event that can be seen from outside is that it listens, so this
+    // asks again and again, with a pause to let it come so far.
     let began = std::time::Duration::from_millis(20);
-    // The one event that can be seen from here is that it listens.
     let listening = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     assert!((0..500).any(|_| listening() || {
         std::thread::park_timeout(began);
@@ -276,5 +280,7 @@ fn few_descriptors_put_no_server_out_and_fail_no_client() {
     for answer in clients.into_iter().flat_map(|client| client.join().unwrap()) {
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     }
-    assert!(!running.printed().contains("from=up"), "{}", running.printed());
+    running.signal(Signal::TERM);
+    let (_, printed) = running.ended();
+    assert!(!printed.contains("from=up"), "{printed}");
 }

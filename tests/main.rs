@@ -8,6 +8,7 @@
 )]
 
 mod cli;
+mod kills;
 mod programs;
 mod rotation;
 mod scale;

@@ -28,6 +28,9 @@ pub(crate) fn be() -> Command {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--package=testbed", "--bin=be"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
         build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
         // What the tests' own cargo has set would make it build all anew.
         build.env_remove("CARGO_MANIFEST_DIR");

@@ -102,15 +102,16 @@ fn pages(port: u16, count: usize) -> String {
     (0..count).map(|_| curl(port).trim().replace("page ", "")).collect()
 }
 
-/// How many pages came from each server with `count` curls at once.
+/// How many pages came from each server, with `count` requests by curl, `parallel`
+/// of them at once.
 #[track_caller]
-fn at_once(port: u16, count: usize) -> BTreeMap<String, usize> {
+fn at_once(port: u16, count: usize, parallel: usize) -> BTreeMap<String, usize> {
     let folder = tempfile::tempdir().unwrap();
     let urls = folder.path().join("urls.txt");
     fs::write(&urls, format!("url = \"http://localhost:{port}/\"\n").repeat(count)).unwrap();
     let output = Command::new("curl")
         .args(["-sS", "--fail", "--no-progress-meter", "--parallel", "--parallel-immediate"])
-        .args(["--parallel-max", &count.to_string(), "--config"])
+        .args(["--parallel-max", &parallel.to_string(), "--config"])
         .arg(&urls)
         .output()
         .unwrap();
@@ -186,13 +187,14 @@ fn transcript_6_many_at_once() {
     }
     let servers = three();
     let (lb, port) = balance(&servers, &["--health-period", "10s"]);
-    let nine = at_once(port, 9);
+    let nine = at_once(port, 9, 3);
     assert_eq!(nine.values().copied().collect::<Vec<_>>(), [3, 3, 3], "{nine:?}");
     for count in [50, 150] {
-        let pages = at_once(port, count);
+        let pages = at_once(port, count, count);
         assert_eq!(pages.values().sum::<usize>(), count, "{pages:?}");
     }
-    let printed = lb.printed();
+    lb.signal(rustix::process::Signal::TERM);
+    let (_, printed) = lb.ended();
     assert!(!printed.contains("from=up"), "a server was put out:\n{printed}");
     assert_eq!(servers.each_ref().map(|server| server.name), ["A", "B", "C"]);
 }

@@ -197,6 +197,7 @@ fn start_workers<N: Net>(
         loads: loads.clone(),
         connection_closed: Notify::new(),
         retries: AtomicUsize::new(0),
+        retry_over: Notify::new(),
     });
     let mut senders = Vec::new();
     let mut finished = Vec::new();

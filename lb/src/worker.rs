@@ -22,7 +22,7 @@ use hyper::{body::Incoming, header::HeaderValue, server::conn::http1, service::s
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     sync::{Notify, mpsc},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
 
@@ -35,6 +35,9 @@ use crate::{
     proxy::{Client, handle},
     upstream::{Pools, Target},
 };
+
+/// How long a request waits for the retry budget.
+const RETRY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a client that has sent no whole request may take for it after the
 /// signal to stop.
@@ -59,25 +62,43 @@ pub struct Shared {
     pub connection_closed: Notify,
     /// Budgeted retries under way.
     pub retries: AtomicUsize,
+    /// A budgeted retry is over.
+    pub retry_over: Notify,
 }
 
 impl Shared {
-    /// Leave for one more retry, if the budget has it.
-    pub fn retry_budget(&self) -> Option<RetryPermit<'_>> {
+    /// Leave for one more retry, as soon as the budget has it: a moment later
+    /// is better than an error. `None` if it has none for too long.
+    pub async fn retry_permit(&self) -> Option<RetryPermit<'_>> {
+        let deadline = Instant::now() + RETRY_PATIENCE;
+        loop {
+            let freed = self.retry_over.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(permit) = self.try_retry() {
+                return Some(permit);
+            }
+            timeout_at(deadline, freed).await.ok()?;
+        }
+    }
+
+    fn try_retry(&self) -> Option<RetryPermit<'_>> {
         let in_flight: usize = self.loads.iter().map(|load| load.requests()).sum();
-        let before = self.retries.fetch_add(1, Ordering::AcqRel);
-        let permit = RetryPermit(&self.retries);
-        (before < budget(in_flight)).then_some(permit)
+        let one_more = |under_way| (under_way < budget(in_flight)).then_some(under_way + 1);
+        let retries = &self.retries;
+        let granted = retries.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok();
+        granted.then(|| RetryPermit(self))
     }
 }
 
 /// Leave for one retry; given back when dropped.
 #[derive(Debug)]
-pub struct RetryPermit<'a>(&'a AtomicUsize);
+pub struct RetryPermit<'a>(&'a Shared);
 
 impl Drop for RetryPermit<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.retries.fetch_sub(1, Ordering::AcqRel);
+        self.0.retry_over.notify_waiters();
     }
 }
 

@@ -122,7 +122,9 @@ async fn forward<N: Net>(
             Next::Elsewhere => {}
             Next::ElsewhereWithinBudget => {
                 elsewhere += 1;
-                budget = budget.or_else(|| worker.shared.retry_budget());
+                if budget.is_none() {
+                    budget = worker.shared.retry_permit().await;
+                }
                 if budget.is_none() {
                     break failure;
                 }

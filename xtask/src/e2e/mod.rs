@@ -55,13 +55,18 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut programs = programs::build(options.release)?;
+    let mut flags = String::new();
+    if options.release {
+        flags.push_str(" --release");
+    }
     if let Some(lb) = options.lb {
+        flags.push_str(&format!(" --lb {}", lb.display()));
         programs.lb = lb;
     }
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let jobs = options.jobs.map_or(2 * cores, usize::from);
     let results = runner::run_all(&programs, &chosen, options.repeat, jobs).await;
-    Ok(report::close(&results))
+    Ok(report::close(&results, &flags))
 }
 
 fn choose(filters: &[String]) -> Vec<&'static Scenario> {

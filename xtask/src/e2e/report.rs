@@ -64,7 +64,7 @@ impl Progress {
 
 /// Prints each failure with what shows it and the command that repeats it,
 /// then the closing line.
-pub(crate) fn close(outcomes: &[Outcome]) -> ExitCode {
+pub(crate) fn close(outcomes: &[Outcome], flags: &str) -> ExitCode {
     for outcome in outcomes {
         let Some(failure) = &outcome.failure else { continue };
         let name = outcome.scenario.full_name();
@@ -72,7 +72,7 @@ pub(crate) fn close(outcomes: &[Outcome]) -> ExitCode {
         println!("{}", failure.message);
         println!("\nthe last events:\n{}", failure.events);
         println!("\nthe balancer's last lines:\n{}", failure.balancer);
-        println!("\nto repeat it: cargo xtask e2e --filter {name}");
+        println!("\nto repeat it: cargo xtask e2e --filter {name}{flags}");
     }
     let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
     println!("{} passed, {failed} failed, 0 skipped", outcomes.len() - failed);

@@ -1,12 +1,14 @@
 //! Runs scenarios in parallel, each in a world of its own.
 
 use std::{
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, anyhow};
+use futures_util::FutureExt;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{World, report::Progress};
@@ -103,8 +105,10 @@ pub(crate) async fn run_all(
 async fn run_one(scenario: &'static Scenario, programs: Programs) -> Outcome {
     let began = Instant::now();
     let mut world = World::new(scenario.full_name(), programs);
-    let result = match tokio::time::timeout(WATCHDOG, play(scenario, &mut world)).await {
-        Ok(result) => result,
+    let played = AssertUnwindSafe(play(scenario, &mut world)).catch_unwind();
+    let result = match tokio::time::timeout(WATCHDOG, played).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(anyhow!("the scenario panicked")),
         Err(_) => Err(anyhow!("the scenario hangs: not over after {WATCHDOG:?}")),
     };
     let failure = result.err().map(|error| Failure {

@@ -23,6 +23,7 @@ pub(crate) struct World {
     backends: Vec<Backend>,
     balancers: Vec<Balancer>,
     errors_expected: bool,
+    changes_allowed: bool,
 }
 
 impl World {
@@ -34,6 +35,7 @@ impl World {
             backends: Vec::new(),
             balancers: Vec::new(),
             errors_expected: false,
+            changes_allowed: true,
         }
     }
 
@@ -95,6 +97,12 @@ impl World {
         self.errors_expected = true;
     }
 
+    /// No server may be put out. Judged at the end, when the balancer's last
+    /// line is here.
+    pub(crate) fn expect_no_change(&mut self) {
+        self.changes_allowed = false;
+    }
+
     /// Sends `count` GETs one after the other and checks who answers.
     #[track_caller]
     pub(crate) fn expect_sequence<'a>(
@@ -139,6 +147,8 @@ impl World {
         }
         for balancer in &mut self.balancers {
             balancer.exited().await?;
+            let changes = balancer.said(0, " from=up ");
+            ensure!(self.changes_allowed || changes == 0, "{changes} servers were put out");
             std::net::TcpListener::bind(balancer.addr)
                 .with_context(|| format!("{} is still taken", balancer.addr))?;
         }

@@ -126,8 +126,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         what: "any number of retries at a time",
         killed_by: "failover/budget_exact",
         file: "worker.rs",
-        find: "(before < budget(in_flight))",
-        replace: "(before < usize::MAX - in_flight)",
+        find: "(under_way < budget(in_flight))",
+        replace: "(under_way < usize::MAX - in_flight)",
     },
     Mutant {
         name: "one_try_more",

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use testbed::{
     backend::Backend,
-    client::Request,
-    fault::Fault,
+    client::{ClientError, Request},
+    fault::{Fault, Health},
     log::{Event, EventKind},
 };
 use tokio::task::JoinSet;
@@ -42,6 +42,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "with --retry-status a GET goes elsewhere, a POST does not; the last real answer stands"
     ),
     scenario!(
+        26,
+        "failover",
+        try_anyway,
+        Events,
+        "with --when-all-down try_anyway servers that fail their probes are the last resort"
+    ),
+    scenario!(
         39,
         "failover",
         tries_exact,
@@ -54,6 +61,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         budget_exact,
         Events,
         "at most three retries at a time with few requests in flight"
+    ),
+    scenario!(
+        39,
+        "failover",
+        budget_is_waited_for,
+        Events,
+        "a retry beyond the budget waits for a place in it, a moment, instead of failing"
     ),
     scenario!(
         40,
@@ -190,6 +204,18 @@ async fn listed_status_retried(w: &mut World) -> Result<()> {
     Ok(())
 }
 
+async fn try_anyway(w: &mut World) -> Result<()> {
+    w.backend(Backend::builder("A").health(Health::Status(500))).await?;
+    let b = w.backend(Backend::builder("B").health(Health::Status(500))).await?;
+    w.balance(&["--when-all-down", "try_anyway", "--health-period", "300ms"]).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "ABAB").await?;
+    let mark = w.log.len();
+    b.set_health(Health::Status(200));
+    w.lb()?.says(mark, &b, "up").await?;
+    w.expect_sequence(&mut client, "BBB").await
+}
+
 async fn tries_exact(w: &mut World) -> Result<()> {
     w.expect_errors();
     let all = w.backends(["A", "B", "C", "D", "E"]).await?;
@@ -229,6 +255,25 @@ async fn budget_exact(w: &mut World) -> Result<()> {
     let statuses = running.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
     let good = statuses.iter().filter(|status| **status == 200).count();
     ensure!(good == 8, "{good} of 10 were answered well, expected 8: {statuses:?}");
+    Ok(())
+}
+
+async fn budget_is_waited_for(w: &mut World) -> Result<()> {
+    let [a, b] = w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::CloseAfterRequest);
+    b.set_fault(Fault::Park);
+    let mark = w.log.len();
+    let mut running = JoinSet::new();
+    for number in 0..10 {
+        let mut client = w.client(&format!("c{number}"))?;
+        running.spawn(async move { anyhow::Ok(client.get("/").await?.status) });
+    }
+    w.log.wait_count(mark, 8, "5 requests and 3 retries at B", received(&b)).await?;
+    b.clear();
+    b.release();
+    let statuses = running.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    ensure!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
     Ok(())
 }
 
@@ -279,7 +324,8 @@ async fn truncation_shows_to_http10(w: &mut World) -> Result<()> {
         a.arm(fault.clone(), 1);
         let mut client = w.client("c")?;
         let got = client.send(Request::new("GET", "/?size=5000&chunked=1").http10()).await;
-        ensure!(got.is_err(), "{fault:?}: a clean end, {got:?}");
+        let broke = matches!(got, Err(ClientError::Truncated { status: 200, .. }));
+        ensure!(broke, "{fault:?}: expected a 200 that breaks off, got {got:?}");
     }
     Ok(())
 }
@@ -315,14 +361,9 @@ async fn truncation_shows(w: &mut World) -> Result<()> {
     ] {
         a.arm(fault.clone(), 1);
         let mut client = w.client("c")?;
-        match client.get("/?size=5000").await {
-            Err(_) => {}
-            Ok(reply) => anyhow::bail!(
-                "{fault:?}: a clean end after {} bytes of 5000, status {}",
-                reply.body.len(),
-                reply.status
-            ),
-        }
+        let got = client.get("/?size=5000").await;
+        let broke = matches!(got, Err(ClientError::Truncated { status: 200, .. }));
+        ensure!(broke, "{fault:?}: expected a 200 that breaks off, got {got:?}");
     }
     Ok(())
 }

@@ -62,7 +62,7 @@ async fn under_load(
 async fn killed_under_load(w: &mut World) -> Result<()> {
     w.expect_errors();
     let [_, b, _] = w.backends(["A", "B", "C"]).await?;
-    w.balance(&["--health-period", "200ms"]).await?;
+    w.balance(&["--health-period", "200ms", "--fall", "5"]).await?;
     let log = w.log.clone();
     let backend = b.clone();
     under_load(w, 8, async move {
@@ -75,7 +75,9 @@ async fn killed_under_load(w: &mut World) -> Result<()> {
         }
         Ok(())
     })
-    .await
+    .await?;
+    ensure!(w.arrivals("POST") > 0, "no POST was executed at all");
+    Ok(())
 }
 
 /// A sample backend in a process of its own, on a port that it keeps.
@@ -118,7 +120,7 @@ async fn sigkilled_processes(w: &mut World) -> Result<()> {
         processes.push(server.start().await?);
     }
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.port.addr()).collect();
-    w.balance_over(&addresses, &["--health-period", "200ms"]).await?;
+    w.balance_over(&addresses, &["--health-period", "200ms", "--fall", "5"]).await?;
     let log = w.log.clone();
     let victim = &servers[1];
     let server = format!("server={} ", addresses[1]);
