@@ -4,7 +4,7 @@
 //! exists, and no request that is not idempotent is executed twice.
 //!
 //! A stranger's walk: [`balance`] decides, [`proxy`] carries a request,
-//! [`upstream`] connects to servers, [`health`] probes them, [`worker`] and
+//! [`upstream`] connects to servers, [`health`] probes them, [`serve`] and
 //! [`server`] put it together. `main.rs` only starts it.
 
 pub mod balance;
@@ -24,5 +24,6 @@ pub mod output;
 
 pub mod access_log;
 pub mod cli;
+pub mod serve;
 pub mod server;
 pub mod worker;

@@ -27,8 +27,9 @@ use crate::{
     config::Config,
     health::Prober,
     net::Net,
+    serve::{self, Handover},
     upstream::Pools,
-    worker::{self, Handover, Load, Shared, Worker},
+    worker::{Load, Shared, Worker},
 };
 
 /// How long accepting pauses when the process is out of descriptors.
@@ -213,7 +214,7 @@ fn start_workers<N: Net>(
             let Ok(runtime) = runtime else { return };
             let pools = Pools::new(net.clone());
             let worker = Worker { net, shared, load: own_load, pools, log };
-            runtime.block_on(worker::run(worker, handovers));
+            runtime.block_on(serve::run(worker, handovers));
             let _ = done.send(());
         };
         thread::Builder::new().name(format!("lb-worker-{index}")).spawn(body)?;

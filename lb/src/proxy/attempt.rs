@@ -11,11 +11,11 @@ use hyper::{
 use tokio::time::{Instant, Sleep, timeout};
 use tracing::warn;
 
-use super::{AttemptBody, Exchange, Lease, Outbound};
+use super::{Exchange, Lease, Outbound};
 use crate::{
     balance::{ConnectFailure, Failure},
     net::Net,
-    upstream::{ConnectError, Connection, Reuse, Target, connect},
+    upstream::{AttemptBody, ConnectError, Connection, Reuse, Target, connect},
     worker::Worker,
 };
 

@@ -5,7 +5,6 @@
 //! [`upstream`](crate::upstream)'s.
 
 mod attempt;
-mod body;
 mod exchange;
 mod relay;
 
@@ -24,11 +23,10 @@ use crate::{
     error::Reason,
     headers::{is_idempotent, prepare_request, prepare_response},
     net::Net,
-    upstream::{Reuse, Target},
+    upstream::{RequestBody, Reuse, Target},
     worker::Worker,
 };
 
-pub use body::{AttemptBody, RequestBody};
 pub use exchange::{Client, Exchange};
 pub use relay::{AnswerBody, Lease, Relay};
 

@@ -14,10 +14,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{Exchange, RequestBody};
+use super::Exchange;
 use crate::{
     net::Net,
-    upstream::{Connection, Pool},
+    upstream::{Connection, Pool, RequestBody},
 };
 
 /// The body of an answer to a client.

@@ -9,11 +9,8 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::{Upstream, governor::Permit};
-use crate::{
-    net::{Net, SharedStream, is_local},
-    proxy::AttemptBody,
-};
+use super::{AttemptBody, Upstream, governor::Permit};
+use crate::net::{Net, SharedStream, is_local};
 
 /// Why there is no connection.
 #[derive(Debug)]

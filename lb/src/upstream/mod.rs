@@ -5,6 +5,7 @@
 //! chooses a server and never retries: that is the proxy's, by the rules of
 //! the core.
 
+mod body;
 mod connect;
 mod governor;
 mod pool;
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::config::{Authority, Server};
 
+pub use body::{AttemptBody, RequestBody};
 pub use connect::{ConnectError, Connection, connect, connect_any};
 pub use governor::Governor;
 pub use pool::{Pool, Pools, Reuse, Target};
