@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new()?;
     match task {
-        Task::E2e(options) => runtime.block_on(e2e::run(options)),
+        Task::E2e(options) => runtime.block_on(e2e::run(options, scenarios::all())),
         Task::Demo(options) => runtime.block_on(demo::run(options)),
         Task::Mutants(options) => mutants::run(&options),
     }

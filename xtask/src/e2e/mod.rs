@@ -10,7 +10,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Args;
 
-use crate::{programs, scenarios};
+use crate::programs;
 
 pub(crate) use balancer::Balancer;
 pub(crate) use runner::{Clock, Scenario};
@@ -40,12 +40,15 @@ pub(crate) struct Options {
     lb: Option<PathBuf>,
 }
 
-/// Runs the command.
+/// Runs the command over the scenarios `all`.
 ///
 /// # Errors
 /// The harness itself fails; failed scenarios are an exit code.
-pub(crate) async fn run(options: Options) -> Result<ExitCode> {
-    let chosen = choose(&options.filter);
+pub(crate) async fn run(
+    options: Options,
+    all: impl Iterator<Item = &'static Scenario>,
+) -> Result<ExitCode> {
+    let chosen = choose(all, &options.filter);
     if chosen.is_empty() {
         eprintln!("error: no scenario matches; --list shows them all");
         return Ok(ExitCode::from(2));
@@ -69,7 +72,10 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     Ok(report::close(&results, &flags))
 }
 
-fn choose(filters: &[String]) -> Vec<&'static Scenario> {
+fn choose(
+    all: impl Iterator<Item = &'static Scenario>,
+    filters: &[String],
+) -> Vec<&'static Scenario> {
     let wanted = |scenario: &&Scenario| {
         filters.is_empty()
             || filters.iter().any(|f| match f.parse::<u32>() {
@@ -77,5 +83,5 @@ fn choose(filters: &[String]) -> Vec<&'static Scenario> {
                 Err(_) => scenario.full_name().contains(f.as_str()),
             })
     };
-    scenarios::all().filter(wanted).collect()
+    all.filter(wanted).collect()
 }
