@@ -1,12 +1,13 @@
 //! `cargo xtask demo`: something to play with in one command.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     process::{Child, Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::programs;
 
@@ -57,8 +58,10 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     println!("  curl --parallel --parallel-immediate 'http://localhost:{port}/?n=[1-50]'");
     println!("\nCtrl-C ends it.");
     let watch = tokio::task::spawn_blocking(move || balancer.0.wait());
+    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
         ended = watch => bail!("the balancer ended: {}", ended??),
     }
     Ok(ExitCode::SUCCESS)
@@ -74,9 +77,9 @@ fn start(mut command: Command) -> Result<(Guarded, String)> {
     let mut lines = BufReader::new(output).lines();
     let first = lines.next().with_context(|| format!("{program} ended at once"))??;
     std::thread::spawn(move || {
-        for line in lines.map_while(std::io::Result::ok) {
-            println!("{line}");
-        }
+        let mut printed = lines.map_while(std::io::Result::ok);
+        // Until nobody reads any more.
+        while printed.next().is_some_and(|line| writeln!(std::io::stdout(), "{line}").is_ok()) {}
     });
     Ok((child, first))
 }
