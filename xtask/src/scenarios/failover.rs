@@ -234,22 +234,28 @@ async fn tries_exact(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-async fn budget_exact(w: &mut World) -> Result<()> {
-    w.expect_errors();
+/// Ten GETs, of which five meet A, which closes; three of those may be repeated
+/// at a time, and B parks whatever it gets. Returns B and the GETs under way.
+async fn fill_budget(w: &mut World) -> Result<(Backend, JoinSet<Result<u16>>)> {
     let [a, b] = w.backends(["A", "B"]).await?;
     w.balance(&[]).await?;
     a.set_fault(Fault::CloseAfterRequest);
     b.set_fault(Fault::Park);
     let mark = w.log.len();
-    // Of ten requests five meet A; three of them may be repeated at a time.
     let mut running = JoinSet::new();
     for number in 0..10 {
         let mut client = w.client(&format!("c{number}"))?;
-        running.spawn(async move { anyhow::Ok(client.get("/").await?.status) });
+        running.spawn(async move { Ok(client.get("/").await?.status) });
     }
     w.log.wait_count(mark, 8, "5 requests and 3 retries at B", received(&b)).await?;
+    Ok((b, running))
+}
+
+async fn budget_exact(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let (b, running) = fill_budget(w).await?;
     let refused = |event: &Event| matches!(event.kind, EventKind::Answered { status: 502, .. });
-    w.log.wait_count(mark, 2, "2 answers 502", refused).await?;
+    w.log.wait_count(0, 2, "2 answers 502", refused).await?;
     b.clear();
     b.release();
     let statuses = running.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
@@ -259,17 +265,7 @@ async fn budget_exact(w: &mut World) -> Result<()> {
 }
 
 async fn budget_is_waited_for(w: &mut World) -> Result<()> {
-    let [a, b] = w.backends(["A", "B"]).await?;
-    w.balance(&[]).await?;
-    a.set_fault(Fault::CloseAfterRequest);
-    b.set_fault(Fault::Park);
-    let mark = w.log.len();
-    let mut running = JoinSet::new();
-    for number in 0..10 {
-        let mut client = w.client(&format!("c{number}"))?;
-        running.spawn(async move { anyhow::Ok(client.get("/").await?.status) });
-    }
-    w.log.wait_count(mark, 8, "5 requests and 3 retries at B", received(&b)).await?;
+    let (b, running) = fill_budget(w).await?;
     b.clear();
     b.release();
     let statuses = running.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
