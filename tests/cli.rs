@@ -132,6 +132,7 @@ fn every_flag_is_taken_with_and_without_listen() {
         "2",
         "--retry-status",
         "502-504",
+        "--fresh-posts",
         "--debug",
     ];
     for command in [&[][..], &["listen"]] {

@@ -9,6 +9,7 @@
 
 mod cli;
 mod kills;
+mod probes;
 mod programs;
 mod rotation;
 mod scale;

@@ -59,6 +59,10 @@ struct ListenArgs {
     /// 502-504 or 429,503 [default: none, answers are passed on].
     #[arg(long, value_name = "CODES")]
     retry_status: Option<StatusSet>,
+    /// Send POST and PATCH on fresh connections only, not on one that was in
+    /// use within the last second: slower, and no race with a server's close.
+    #[arg(long)]
+    fresh_posts: bool,
     /// Worker threads [default: one a core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
@@ -127,6 +131,7 @@ impl ListenArgs {
             port: self.port.or(self.port_alone).unwrap_or(DEFAULT_PORT),
             servers: self.backends.into_iter().map(server).collect(),
             retry_status: self.retry_status.unwrap_or_default(),
+            fresh_posts: self.fresh_posts,
             when_all_down: match self.when_all_down {
                 WhenAllDownArg::Refuse => WhenAllDown::Refuse,
                 WhenAllDownArg::TryAnyway => WhenAllDown::TryAnyway,

@@ -32,6 +32,9 @@ pub struct Config {
     /// Answers with these statuses are retried on another server if the
     /// request is idempotent. Default none: a server's 5xx is passed on.
     pub retry_status: StatusSet,
+    /// Requests that must not be executed twice go out on fresh connections
+    /// only. Default false: also on one that was in use within the last second.
+    pub fresh_posts: bool,
     /// What to do with a request when no server is healthy.
     pub when_all_down: WhenAllDown,
     /// Worker threads.

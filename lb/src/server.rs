@@ -28,7 +28,7 @@ use crate::{
     health::Prober,
     net::Net,
     serve::{self, Handover},
-    upstream::Pools,
+    upstream::{Pools, Reuse},
     worker::{Load, Shared, Worker},
 };
 
@@ -193,6 +193,7 @@ fn start_workers<N: Net>(
         cluster: cluster.clone(),
         timeouts: config.timeouts,
         retry_status: config.retry_status.clone(),
+        reuse_for_posts: if config.fresh_posts { Reuse::Never } else { Reuse::Recent },
         debug: config.debug,
         retry_after: HeaderValue::from(retry_after),
         loads: loads.clone(),

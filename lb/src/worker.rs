@@ -24,7 +24,7 @@ use crate::{
     cluster::LiveCluster,
     config::{StatusSet, Timeouts},
     net::Net,
-    upstream::{Pools, Target},
+    upstream::{Pools, Reuse, Target},
 };
 
 /// How long a request waits for the retry budget.
@@ -39,6 +39,9 @@ pub struct Shared {
     pub timeouts: Timeouts,
     /// Statuses that idempotent requests take to another server.
     pub retry_status: StatusSet,
+    /// Which kept connections are good enough for a request that must not be
+    /// executed twice.
+    pub reuse_for_posts: Reuse,
     /// Print requests and answers.
     pub debug: bool,
     /// The `Retry-After` of a 503: in how many seconds the next probes are.

@@ -28,7 +28,8 @@ pub(super) async fn attempt<N: Net>(
     fresh: bool,
 ) -> Result<(Response<Incoming>, Lease<N>), Failure> {
     let pool = &server.pool;
-    let reuse = if fresh { Reuse::Never } else { outbound.reuse() };
+    let for_posts = worker.shared.reuse_for_posts;
+    let reuse = if fresh { Reuse::Never } else { outbound.reuse(for_posts) };
     let (mut connection, reused) = match pool.take(server.epoch, reuse, exchange.attempt_began()) {
         Some(connection) => (connection, true),
         // Boxed, so that the future of a request that finds a connection, which

@@ -48,10 +48,10 @@ impl Outbound {
 
     /// Which kept connections will do: what cannot be repeated once it is on
     /// its way, whatever the method, should not meet one that is dying.
-    fn reuse(&self) -> Reuse {
+    fn reuse(&self, for_posts: Reuse) -> Reuse {
         match (self.idempotent, self.body.is_short()) {
             (true, true) => Reuse::Any,
-            (false, true) => Reuse::Recent,
+            (false, true) => for_posts,
             (_, false) => Reuse::Never,
         }
     }

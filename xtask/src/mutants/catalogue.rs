@@ -18,6 +18,14 @@ pub(super) struct Mutant {
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "posts_on_kept_connections",
+        what: "--fresh-posts changes nothing",
+        killed_by: "keep_alive/fresh_posts",
+        file: "server.rs",
+        find: "if config.fresh_posts { Reuse::Never }",
+        replace: "if config.fresh_posts { Reuse::Recent }",
+    },
+    Mutant {
         name: "skips_a_place",
         what: "each pick moves the cursor by two",
         killed_by: "rotation/sequential",

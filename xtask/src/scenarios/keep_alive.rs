@@ -35,6 +35,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
         47,
         "keep_alive",
+        fresh_posts,
+        Events,
+        "with --fresh-posts no POST meets a kept connection, dying or not"
+    ),
+    scenario!(
+        47,
+        "keep_alive",
         large_upload_on_fresh,
         Events,
         "an upload too large to repeat does not meet a dying connection"
@@ -106,6 +113,22 @@ async fn race_1000(w: &mut World) -> Result<()> {
     );
     // Each that met a kept connection was lost with it, by construction.
     ensure!(posts > 0, "no POST was executed at all");
+    Ok(())
+}
+
+async fn fresh_posts(w: &mut World) -> Result<()> {
+    let all = w.backends(["A", "B"]).await?;
+    w.balance(&["--fresh-posts"]).await?;
+    // Every kept connection is closed in the moment of its next request.
+    all.iter().for_each(|backend| backend.set_fault(Fault::CloseWhenNext));
+    let mut client = w.client("c")?;
+    for _ in 0..50 {
+        client.get("/").await?;
+        for method in ["POST", "PATCH"] {
+            let reply = client.send(Request::new(method, "/").body(b"once".to_vec())).await?;
+            ensure!(reply.status == 200, "{method}: {}", reply.status);
+        }
+    }
     Ok(())
 }
 

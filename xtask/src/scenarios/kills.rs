@@ -108,44 +108,60 @@ impl ServerProcess {
     }
 }
 
+/// A server that is killed again and again.
+struct Victim<'a> {
+    server: &'a ServerProcess,
+    process: &'a mut Process,
+}
+
+impl Victim<'_> {
+    /// Kills it in the middle of the traffic, and starts it again when the
+    /// balancer has noticed; it must be back at its first probe.
+    async fn die_and_return(&mut self) -> Result<()> {
+        let Victim { server, process } = self;
+        let log = &server.log;
+        log.wait_count(log.len(), 20, "traffic", server.prints("received")).await?;
+        let mark = log.len();
+        process.kill9()?;
+        process.wait().await?;
+        let addr = server.port.addr();
+        let notices = "the balancer to notice the death";
+        log.wait_from(mark, notices, balancer_says(addr, " from=up ")).await?;
+        let mark = log.len();
+        **process = server.start().await?;
+        let alive = "the balancer to notice the return";
+        let back = log.wait_from(mark, alive, balancer_says(addr, " to=up ")).await?;
+        let probes = log.count(mark, |e| e.seq < back.seq && server.prints("probed")(e));
+        ensure!(probes <= 1, "back after {probes} probes, expected the first");
+        Ok(())
+    }
+}
+
+/// A line on the state of the server at `addr` that has `text`.
+fn balancer_says(addr: SocketAddr, text: &'static str) -> impl FnMut(&Event) -> bool {
+    let server = format!("server={addr} ");
+    move |event: &Event| match &event.kind {
+        EventKind::Output { line, .. } => line.contains(&server) && line.contains(text),
+        _ => false,
+    }
+}
+
 async fn sigkilled_processes(w: &mut World) -> Result<()> {
     w.expect_errors();
     let mut servers = Vec::new();
+    let mut processes = Vec::new();
     for name in ["A", "B", "C"] {
         let (program, log) = (w.programs.be.clone(), w.log.clone());
-        servers.push(ServerProcess { name, port: PortKeeper::reserve()?, program, log });
-    }
-    let mut processes = Vec::new();
-    for server in &servers {
+        let server = ServerProcess { name, port: PortKeeper::reserve()?, program, log };
         processes.push(server.start().await?);
+        servers.push(server);
     }
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.port.addr()).collect();
     w.balance_over(&addresses, &["--health-period", "200ms", "--fall", "5"]).await?;
-    let log = w.log.clone();
-    let victim = &servers[1];
-    let server = format!("server={} ", addresses[1]);
-    let says = |text: &'static str| {
-        let server = server.clone();
-        move |event: &Event| match &event.kind {
-            EventKind::Output { line, .. } => line.contains(&server) && line.contains(text),
-            _ => false,
-        }
-    };
+    let mut victim = Victim { server: &servers[1], process: &mut processes[1] };
     under_load(w, 8, async {
         for _ in 0..5 {
-            log.wait_count(log.len(), 20, "traffic", victim.prints("received")).await?;
-            let mark = log.len();
-            processes[1].kill9()?;
-            processes[1].wait().await?;
-            let notices = "the balancer to notice the death";
-            log.wait_from(mark, notices, says(" from=up ")).await?;
-            let mark = log.len();
-            processes[1] = victim.start().await?;
-            let alive = "the balancer to notice the return";
-            let back = log.wait_from(mark, alive, says(" to=up ")).await?;
-            let probes =
-                log.count(mark, |event| event.seq < back.seq && victim.prints("probed")(event));
-            ensure!(probes <= 1, "back after {probes} probes, expected the first");
+            victim.die_and_return().await?;
         }
         Ok(())
     })
@@ -158,14 +174,16 @@ async fn sigkilled_processes(w: &mut World) -> Result<()> {
     }
     ensure!("ABCABCABC".contains(&order), "dealt {order} after the revivals");
     ensure!(w.arrivals("POST") > 0, "no POST was executed at all");
-    // Within an epoch each server's turns differ by one at most, so over all of
-    // them by no more than there were changes: the rotation of A and C is
-    // undisturbed, whatever was retried.
+    survivors_undisturbed(w, addresses[0], addresses[2]).await
+}
+
+/// Within an epoch each server's turns differ by one at most, so over all of
+/// them by no more than there were changes, whatever was retried.
+async fn survivors_undisturbed(w: &mut World, a: SocketAddr, c: SocketAddr) -> Result<()> {
     let answered = w.log.count(0, |e| matches!(e.kind, EventKind::Answered { .. }));
     let turns = w.lb()?.first_attempts(answered).await?;
     let changes = w.lb()?.said(0, " from=");
-    let (a, c) = (turns.get(&addresses[0]), turns.get(&addresses[2]));
-    let apart = a.unwrap_or(&0).abs_diff(*c.unwrap_or(&0));
+    let apart = turns.get(&a).unwrap_or(&0).abs_diff(*turns.get(&c).unwrap_or(&0));
     ensure!(apart <= changes, "turns {turns:?} are {apart} apart after {changes} changes");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use testbed::{
     client::Client, fairness, fault::Fault, history::observations, rotation::check_strict,
 };
@@ -48,6 +48,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         leave_and_return,
         Events,
         "after a leave A,C,A,C; after the return A,B,C"
+    ),
+    scenario!(
+        8,
+        "rotation",
+        strict_in_each_epoch,
+        Events,
+        "8 clients at once: one strict rotation over two servers, over three, and again"
     ),
 ];
 
@@ -156,4 +163,30 @@ async fn leave_and_return(w: &mut World) -> Result<()> {
     w.lb()?.says(mark, &b, "up").await?;
     // The rotation goes on behind the last one dealt, it does not begin anew.
     w.expect_sequence(&mut client, "BCABCA").await
+}
+
+async fn strict_in_each_epoch(w: &mut World) -> Result<()> {
+    let [_, b, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "300ms"]).await?;
+    for _ in 0..2 {
+        let mark = w.log.len();
+        b.kill().await;
+        w.lb()?.says(mark, &b, "down").await?;
+        expect_strict(w, &["A", "C"]).await?;
+        let mark = w.log.len();
+        b.revive().await?;
+        w.lb()?.says(mark, &b, "up").await?;
+        expect_strict(w, &["A", "B", "C"]).await?;
+    }
+    Ok(())
+}
+
+/// One rotation over exactly these servers explains what 8 clients get now.
+async fn expect_strict(w: &mut World, servers: &[&str]) -> Result<()> {
+    let mark = w.log.len();
+    in_parallel(w, 8, 50).await?;
+    let history = observations(&w.log.events_from(mark), servers);
+    ensure!(history.len() == 400, "{} of 400 requests reached {servers:?}", history.len());
+    check_strict(&history, servers.len()).with_context(|| format!("among {servers:?}"))?;
+    Ok(())
 }

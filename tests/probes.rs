@@ -1,0 +1,210 @@
+//! The bounds of health checking, in virtual time: out at most
+//! `fall × period + timeout` after a server starts failing, back at most
+//! `rise × period + timeout` after it recovers, and neither before the
+//! threshold's worth of probes.
+
+use std::{
+    future::pending,
+    io,
+    net::SocketAddr,
+    num::NonZeroU32,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use lb::{
+    balance::{ServerId, Thresholds, WhenAllDown},
+    cluster::LiveCluster,
+    config::{HealthCheck, Server},
+    health::Prober,
+    net::Net,
+    upstream::Upstream,
+};
+use proptest::prelude::*;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    runtime::{Builder, LocalOptions},
+    time::{Instant, sleep},
+};
+
+/// How the server meets a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    /// The connect is refused.
+    Refuses,
+    /// The connect is never answered.
+    Silent,
+    /// It accepts, and never answers.
+    Hangs,
+    /// It answers with this status, this long after the request.
+    Answers(u16, Duration),
+}
+
+/// A network with one server, whose mood can be changed.
+#[derive(Clone)]
+struct OneServer(Arc<Mutex<Mood>>);
+
+impl OneServer {
+    fn set(&self, mood: Mood) {
+        *self.0.lock().unwrap() = mood;
+    }
+}
+
+impl Net for OneServer {
+    type Stream = DuplexStream;
+    type Listener = ();
+    type Accepted = ();
+
+    fn listen(&self, _: SocketAddr) -> io::Result<()> {
+        unreachable!("probes do not listen")
+    }
+
+    fn local_addr(&self, (): &()) -> io::Result<SocketAddr> {
+        unreachable!("probes do not listen")
+    }
+
+    async fn accept(&self, (): &()) -> io::Result<((), SocketAddr)> {
+        unreachable!("probes do not accept")
+    }
+
+    fn adopt(&self, (): ()) -> io::Result<DuplexStream> {
+        unreachable!("probes do not accept")
+    }
+
+    async fn connect(&self, _: SocketAddr) -> io::Result<DuplexStream> {
+        let mood = *self.0.lock().unwrap();
+        let (ours, mut theirs) = duplex(4096);
+        match mood {
+            Mood::Refuses => return Err(io::ErrorKind::ConnectionRefused.into()),
+            Mood::Silent => pending().await,
+            Mood::Hangs => drop(tokio::task::spawn_local(async move {
+                let _ = theirs.read_to_end(&mut Vec::new()).await;
+            })),
+            Mood::Answers(status, delay) => drop(tokio::task::spawn_local(async move {
+                let _ = theirs.read(&mut [0; 4096]).await;
+                sleep(delay).await;
+                let head = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
+                let _ = theirs.write_all(head.as_bytes()).await;
+            })),
+        }
+        Ok(ours)
+    }
+
+    fn reset_on_close(&self, _: &DuplexStream) {}
+
+    fn is_quiet(&self, _: &DuplexStream) -> bool {
+        true
+    }
+
+    async fn resolve(&self, _: &str, _: u16) -> io::Result<Rc<[SocketAddr]>> {
+        unreachable!("the server's address needs no resolver")
+    }
+}
+
+const PERIOD: Duration = Duration::from_millis(1000);
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+#[derive(Clone, Debug)]
+struct Case {
+    rise: u32,
+    fall: u32,
+    /// The share of the spread, in percent.
+    phase: u8,
+    broken: Mood,
+    /// How long a healthy answer takes, in milliseconds.
+    answer: u64,
+    /// When it recovers, and when it breaks again after it was back.
+    recovers: Duration,
+    breaks: Duration,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let slow = Mood::Answers(200, TIMEOUT + Duration::from_millis(1));
+    let broken = prop_oneof![
+        Just(Mood::Refuses),
+        Just(Mood::Silent),
+        Just(Mood::Hangs),
+        Just(slow),
+        (0u64..300).prop_map(|millis| Mood::Answers(500, Duration::from_millis(millis))),
+    ];
+    let moment = || (0u64..3_500_000).prop_map(Duration::from_micros);
+    (1u32..4, 1u32..4, 0u8..=100, broken, 0u64..300, moment(), moment()).prop_map(
+        |(rise, fall, phase, broken, answer, recovers, breaks)| {
+            // After the first probe, which alone decides about a new server.
+            let recovers = recovers + TIMEOUT + Duration::from_millis(2);
+            Case { rise, fall, phase, broken, answer, recovers, breaks }
+        },
+    )
+}
+
+/// When the server is dealt to, or is not any more.
+async fn until(cluster: &LiveCluster, (id, upstream): &(ServerId, Arc<Upstream>), up: bool) {
+    loop {
+        let changed = upstream.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if cluster.deals(*id) == up {
+            return;
+        }
+        changed.await;
+    }
+}
+
+async fn play(case: Case) -> (Duration, Duration) {
+    let net = OneServer(Arc::new(Mutex::new(case.broken)));
+    let nonzero = |n| NonZeroU32::new(n).unwrap();
+    let thresholds = Thresholds { rise: nonzero(case.rise), fall: nonzero(case.fall) };
+    let health =
+        HealthCheck { period: PERIOD, timeout: TIMEOUT, thresholds, ..HealthCheck::default() };
+    let authority = "127.0.0.1:1".parse().unwrap();
+    let servers = [Server { name: "one".into(), authority, health: health.clone() }];
+    let cluster = Arc::new(LiveCluster::new(&servers, WhenAllDown::Refuse));
+    let one = cluster.servers().remove(0);
+    let prober = Prober {
+        net: net.clone(),
+        cluster: cluster.clone(),
+        id: one.0,
+        upstream: one.1.clone(),
+        check: health,
+        phase: f64::from(case.phase) / 100.0,
+    };
+    tokio::task::spawn_local(prober.run());
+    sleep(case.recovers).await;
+    assert!(!cluster.deals(one.0), "dealt to while broken");
+    net.set(Mood::Answers(200, Duration::from_millis(case.answer)));
+    let recovered = Instant::now();
+    until(&cluster, &one, true).await;
+    let back = recovered.elapsed();
+    sleep(case.breaks).await;
+    assert!(cluster.deals(one.0), "out while healthy");
+    net.set(case.broken);
+    let broke = Instant::now();
+    until(&cluster, &one, false).await;
+    (back, broke.elapsed())
+}
+
+fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build_local(LocalOptions::default());
+    runtime.unwrap().block_on(future)
+}
+
+/// Tokio's timers count in milliseconds and round up.
+const TICK: Duration = Duration::from_millis(2);
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn out_and_back_within_the_stated_bounds(case in case()) {
+        let (rise, fall) = (case.rise, case.fall);
+        // A connect that nobody answered may be answered after all.
+        let begun_before = if case.broken == Mood::Silent { TIMEOUT } else { Duration::ZERO };
+        let (back, out) = in_virtual_time(play(case));
+        prop_assert!(back + TICK + begun_before >= PERIOD * (rise - 1), "back after {back:?}");
+        prop_assert!(back <= PERIOD * rise + TIMEOUT + TICK, "back after {back:?}");
+        prop_assert!(out + TICK >= PERIOD * (fall - 1), "out after {out:?}");
+        prop_assert!(out <= PERIOD * fall + TIMEOUT + TICK, "out after {out:?}");
+    }
+}
