@@ -93,6 +93,10 @@ impl Net for OneServer {
 
     fn reset_on_close(&self, _: &DuplexStream) {}
 
+    fn has_news(&self, _: &DuplexStream) -> bool {
+        false
+    }
+
     fn is_quiet(&self, _: &DuplexStream) -> bool {
         true
     }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use hyper::{Method, Request, StatusCode, Uri, Version, body::Incoming};
+use hyper::{Request, StatusCode, Version, body::Incoming, header::HeaderValue};
 use tokio::time::Instant;
 
 use crate::{balance::Failure, error::Reason, output::Output, upstream::Upstream};
@@ -19,10 +19,14 @@ use crate::{balance::Failure, error::Reason, output::Output, upstream::Upstream}
 pub struct Entry<'a> {
     /// The client's address.
     pub client: &'a str,
+    /// What the request is called, if it became one.
+    pub id: Option<&'a HeaderValue>,
     /// The request's method.
-    pub method: &'a Method,
-    /// The request's target.
-    pub target: &'a Uri,
+    pub method: &'a str,
+    /// The path of the request's target.
+    pub path: &'a str,
+    /// Its query, without the question mark.
+    pub query: Option<&'a str>,
     /// The status that the client got, if any.
     pub status: Option<StatusCode>,
     /// Why `lb` answered itself, if it did.
@@ -147,17 +151,23 @@ fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
+/// The longest request id that is printed.
+const ID_LIMIT: usize = 64;
+
 /// Appends the line of one request. Written by hand, not with `write!`: it is
 /// on the path of every request, and formatting would cost more than proxying.
 fn write_entry(line: &mut Vec<u8>, entry: &Entry<'_>, now: Instant, wall: SystemTime) {
     timestamp(line, wall);
     text(line, " client=", entry.client);
-    text(line, " method=", entry.method.as_str());
-    quoted(line, " target=\"", entry.target.path());
-    if let Some(query) = entry.target.query() {
+    text(line, " method=", entry.method);
+    quoted(line, " target=\"", entry.path);
+    if let Some(query) = entry.query {
         quoted(line, "?", query);
     }
     number(line, "\" status=", entry.status.map_or(499, |status| status.as_u16()).into());
+    if let Some(id) = entry.id {
+        identifier(line, id.as_bytes());
+    }
     if let Some(server) = entry.server {
         text(line, " server=", &server.name);
     }
@@ -210,6 +220,14 @@ fn timestamp(line: &mut Vec<u8>, wall: SystemTime) {
 fn text(line: &mut Vec<u8>, key: &str, value: &str) {
     line.extend_from_slice(key.as_bytes());
     line.extend_from_slice(value.as_bytes());
+}
+
+/// A client's own id may be anything: only what cannot be mistaken for another
+/// field is printed, and not too much of it.
+fn identifier(line: &mut Vec<u8>, id: &[u8]) {
+    line.extend_from_slice(b" id=");
+    let plain = |byte: &&u8| byte.is_ascii_graphic() && !b"\"\\=,".contains(byte);
+    line.extend(id.iter().take(ID_LIMIT).filter(plain));
 }
 
 /// A value between quotes: what would end them, or the line, is escaped, so

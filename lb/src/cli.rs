@@ -4,12 +4,14 @@ use std::{net::IpAddr, num::NonZeroU32, thread, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hyper::http::uri::PathAndQuery;
+use ipnet::IpNet;
 
 use crate::{
     balance::{Thresholds, WhenAllDown},
     config::{
         Authority, Config, DEFAULT_PORT, HealthCheck, Invalid, Server, StatusSet, Timeouts,
-        parse_duration, parse_health_path, reject_duplicates,
+        parse_count, parse_duration, parse_health_path, parse_network, parse_size,
+        reject_duplicates,
     },
 };
 
@@ -52,6 +54,8 @@ struct ListenArgs {
     backends: Vec<Authority>,
     #[command(flatten)]
     health: HealthArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// What to do with a request when no server is healthy.
     #[arg(long, value_enum, default_value = "refuse")]
     when_all_down: WhenAllDownArg,
@@ -91,6 +95,58 @@ struct HealthArgs {
     /// Failed probes in a row that take a server out.
     #[arg(long, allow_hyphen_values = true, value_name = "N", default_value = "1")]
     fall: NonZeroU32,
+}
+
+/// The defaults are those of [`Timeouts`].
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Timeouts and limits")]
+struct LimitArgs {
+    /// To connect to a server.
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    connect_timeout: Duration,
+    /// For a client's request head, from its first byte (408).
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    head_timeout: Duration,
+    /// How long an idle client connection is kept.
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    idle_timeout: Duration,
+    /// For the head of a server's answer (504).
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    response_timeout: Duration,
+    /// For a body to make progress, in either direction.
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    body_timeout: Duration,
+    /// From a request to the head of its answer, over all tries (504) [default: none].
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
+    deadline: Option<Duration>,
+    /// For requests in flight after the signal to stop.
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    drain_timeout: Duration,
+    /// The largest request body: 64k, 10M (413) [default: any].
+    #[arg(long, allow_hyphen_values = true, value_name = "SIZE", value_parser = parse_size)]
+    max_body: Option<u64>,
+    /// Client connections at one time; one more waits for a second, then it
+    /// gets a 503 [default: as many as there are descriptors for].
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    max_connections: Option<usize>,
+    /// A network or address whose X-Forwarded fields are believed and
+    /// appended to. Repeat it for more.
+    #[arg(long = "trusted-proxy", value_name = "NET", value_parser = parse_network)]
+    trusted_proxies: Vec<IpNet>,
+}
+
+impl LimitArgs {
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            connect: self.connect_timeout,
+            request_head: self.head_timeout,
+            client_idle: self.idle_timeout,
+            response_head: self.response_timeout,
+            body: self.body_timeout,
+            deadline: self.deadline,
+            drain: self.drain_timeout,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -137,9 +193,11 @@ impl ListenArgs {
                 WhenAllDownArg::TryAnyway => WhenAllDown::TryAnyway,
             },
             workers: self.workers.map_or_else(cores, usize::from),
-            max_connections: usize::MAX,
+            timeouts: self.limits.timeouts(),
+            max_connections: self.limits.max_connections,
+            max_body: self.limits.max_body,
+            trusted_proxies: self.limits.trusted_proxies,
             debug: self.debug,
-            timeouts: Timeouts::default(),
         })
     }
 }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use hyper::{Uri, header::HeaderValue, http::uri::PathAndQuery};
+use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::balance::{Thresholds, WhenAllDown};
@@ -39,8 +40,13 @@ pub struct Config {
     pub when_all_down: WhenAllDown,
     /// Worker threads.
     pub workers: usize,
-    /// Client connections at one time, at most; more wait in the kernel.
-    pub max_connections: usize,
+    /// Client connections at one time, at most; one more waits for a second,
+    /// then it gets a 503. `None` is as many as there are descriptors for.
+    pub max_connections: Option<usize>,
+    /// The largest request body, in bytes (413). Default none: any size.
+    pub max_body: Option<u64>,
+    /// Whose forwarded fields are believed. Default nobody's.
+    pub trusted_proxies: Vec<IpNet>,
     /// Print each request's head and each answer's status line.
     pub debug: bool,
     /// How long things may take.
@@ -54,9 +60,15 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the end of the request to the head of the answer. Default 60 s.
     pub response_head: Duration,
-    /// For a client's request head, from its first byte; also how long an idle
-    /// client connection is kept. Default 60 s.
+    /// For a client's request head, from its first byte. Default 10 s.
+    pub request_head: Duration,
+    /// How long an idle client connection is kept. Default 60 s.
     pub client_idle: Duration,
+    /// For a body to make progress, in either direction. Default 60 s.
+    pub body: Duration,
+    /// From a request's head to the head of its answer, over all tries.
+    /// Default none.
+    pub deadline: Option<Duration>,
     /// For requests in flight after the signal to stop. Default 30 s.
     pub drain: Duration,
 }
@@ -66,7 +78,10 @@ impl Default for Timeouts {
         Timeouts {
             connect: Duration::from_secs(2),
             response_head: Duration::from_secs(60),
+            request_head: Duration::from_secs(10),
             client_idle: Duration::from_secs(60),
+            body: Duration::from_secs(60),
+            deadline: None,
             drain: Duration::from_secs(30),
         }
     }
@@ -260,6 +275,47 @@ pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     }
 }
 
+/// Reads a size in bytes: `64k`, `10M`, `1G` (powers of 1024) or plain bytes.
+///
+/// # Errors
+/// It is none of these, or more than can be counted.
+pub fn parse_size(text: &str) -> Result<u64, Invalid> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => return invalid("not a size; expected bytes, or 64k, 10M, 1G"),
+    };
+    match digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit)) {
+        Some(size) => Ok(size),
+        None => invalid("not a size; expected bytes, or 64k, 10M, 1G"),
+    }
+}
+
+/// Reads a count of at least 1.
+///
+/// # Errors
+/// It is none.
+pub fn parse_count(text: &str) -> Result<usize, Invalid> {
+    match text.parse() {
+        Ok(0) | Err(_) => invalid("not a count; expected 1 or more"),
+        Ok(count) => Ok(count),
+    }
+}
+
+/// Reads a network (`10.0.0.0/8`, `fd00::/8`) or one address.
+///
+/// # Errors
+/// It is neither.
+pub fn parse_network(text: &str) -> Result<IpNet, Invalid> {
+    let one = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>()
+        .or_else(|_| one())
+        .map_err(|_| Invalid("not a network; expected 10.0.0.0/8, fd00::/8 or an address".into()))
+}
+
 /// Reads the path of a probe: it begins with `/` and may have a query.
 ///
 /// # Errors
@@ -332,6 +388,28 @@ mod tests {
         assert_eq!(millis("3"), Ok(3_000));
         for bad in ["", "0", "0s", "-1", "ten", "2d", "NaN", "inf", "1e30"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, size) in [("0", 0), ("512", 512), ("64k", 65_536), ("10MiB", 10_485_760)] {
+            assert_eq!(parse_size(text), Ok(size));
+        }
+        for bad in ["", "k", "-1", "1.5M", "1T", "99999999999999999999", "18014398509481984k"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks() {
+        let inside = |net: &str, ip: &str| {
+            parse_network(net).unwrap().contains(&ip.parse::<IpAddr>().unwrap())
+        };
+        assert!(inside("10.0.0.0/8", "10.9.8.7") && !inside("10.0.0.0/8", "11.0.0.1"));
+        assert!(inside("::1", "::1") && !inside("127.0.0.1", "127.0.0.2"));
+        for bad in ["", "10.0.0.0/33", "localhost", "10.0.0"] {
+            assert!(parse_network(bad).is_err(), "{bad}");
         }
     }
 

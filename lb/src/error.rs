@@ -6,6 +6,9 @@
 
 use hyper::StatusCode;
 
+/// The content type of `lb`'s own answers.
+pub const TEXT: &str = "text/plain; charset=utf-8";
+
 /// Why `lb` answers a request itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -25,6 +28,18 @@ pub enum Reason {
     BadAnswer,
     /// The server did not begin to answer in time.
     ResponseTimeout,
+    /// The request's head did not come in time.
+    HeadTimeout,
+    /// The request line is too long.
+    UriTooLong,
+    /// The request's head is too large, or has too many fields.
+    HeadTooLarge,
+    /// The request's body is larger than the operator allows.
+    BodyTooLarge,
+    /// There are as many client connections as there may be.
+    TooManyConnections,
+    /// The request's deadline has passed.
+    DeadlineExceeded,
     /// The client's body broke off while it was being forwarded.
     ClientBody,
     /// The client sent nothing of its body for too long.
@@ -45,6 +60,12 @@ impl Reason {
             Reason::ServerClosed => "server_closed",
             Reason::BadAnswer => "bad_answer",
             Reason::ResponseTimeout => "response_timeout",
+            Reason::HeadTimeout => "head_timeout",
+            Reason::UriTooLong => "uri_too_long",
+            Reason::HeadTooLarge => "head_too_large",
+            Reason::BodyTooLarge => "body_too_large",
+            Reason::TooManyConnections => "too_many_connections",
+            Reason::DeadlineExceeded => "deadline_exceeded",
             Reason::ClientBody => "client_body",
             Reason::BodyTimeout => "body_timeout",
             Reason::UnknownTransferCoding => "unknown_transfer_coding",
@@ -56,12 +77,17 @@ impl Reason {
         match self {
             Reason::BadRequest | Reason::ClientBody => StatusCode::BAD_REQUEST,
             Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Reason::NoServer => StatusCode::SERVICE_UNAVAILABLE,
+            Reason::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Reason::NoServer | Reason::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
             Reason::ConnectFailed | Reason::ServerClosed | Reason::BadAnswer => {
                 StatusCode::BAD_GATEWAY
             }
-            Reason::ConnectTimeout | Reason::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Reason::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Reason::ConnectTimeout | Reason::ResponseTimeout | Reason::DeadlineExceeded => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Reason::HeadTimeout | Reason::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Reason::UriTooLong => StatusCode::URI_TOO_LONG,
+            Reason::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Reason::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
         }
     }
@@ -77,9 +103,38 @@ impl Reason {
             Reason::ServerClosed => "The server closed the connection without an answer.",
             Reason::BadAnswer => "The server's answer was not valid HTTP.",
             Reason::ResponseTimeout => "The server did not answer in time.",
+            Reason::HeadTimeout => "The request's head did not come in time.",
+            Reason::UriTooLong => "The request line is longer than 8 KiB.",
+            Reason::HeadTooLarge => {
+                "The request's head is larger than 32 KiB or has more than 100 fields."
+            }
+            Reason::BodyTooLarge => "The request's body is too large.",
+            Reason::TooManyConnections => "There are too many connections at the moment.",
+            Reason::DeadlineExceeded => "No server answered before the request's deadline.",
             Reason::ClientBody => "The request's body ended early.",
             Reason::BodyTimeout => "The request's body did not come in time.",
             Reason::UnknownTransferCoding => "This transfer coding is not supported.",
         }
+    }
+
+    /// The body of the answer.
+    pub fn text(self) -> String {
+        format!("{} {}\n", self.status().as_u16(), self.sentence())
+    }
+
+    /// A whole answer, for a client whose request never became one; the
+    /// connection ends with it.
+    pub fn closing_answer(self) -> Vec<u8> {
+        let (status, text) = (self.status(), self.text());
+        let phrase = status.canonical_reason().unwrap_or_default();
+        let retry = if self == Reason::TooManyConnections { "Retry-After: 1\r\n" } else { "" };
+        format!(
+            "HTTP/1.1 {} {phrase}\r\nContent-Type: {TEXT}\r\nContent-Length: {}\r\n\
+             X-LB-Reason: {}\r\n{retry}Connection: close\r\n\r\n{text}",
+            status.as_u16(),
+            text.len(),
+            self.code(),
+        )
+        .into_bytes()
     }
 }

@@ -4,6 +4,8 @@
 //! directions, the `Host` rules (RFC 9112 §3.2) and the forwarded fields.
 //! Never looks at bodies.
 
+use std::time::Duration;
+
 use hyper::{
     HeaderMap, Method, Request, Uri, Version,
     header::{self, Entry, HeaderName, HeaderValue},
@@ -16,17 +18,19 @@ static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// What a request is called on its way through several programs.
+pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Checks a client's request and turns its head into what goes to a server.
 ///
 /// The target is in origin form afterwards, `Host` is present if the client
 /// named one, fields of the client's connection are gone, and the forwarded
-/// fields say who `client` is.
+/// fields say where it comes from.
 ///
 /// # Errors
 /// The request is one that `lb` answers itself.
-pub fn prepare_request(head: &mut request::Parts, client: &HeaderValue) -> Result<(), Reason> {
+pub fn prepare_request(head: &mut request::Parts, origin: Origin<'_>) -> Result<(), Reason> {
     if matches!(head.method, Method::TRACE | Method::CONNECT) {
         return Err(Reason::MethodNotAllowed);
     }
@@ -36,13 +40,45 @@ pub fn prepare_request(head: &mut request::Parts, client: &HeaderValue) -> Resul
     remove_connection_fields(&mut head.headers);
     // Answered by hyper once a server is connected and the body is wanted.
     head.headers.remove(header::EXPECT);
-    if let Some(host) = head.headers.get(header::HOST).cloned() {
-        head.headers.insert(&FORWARDED_HOST, host);
-    }
-    head.headers.insert(&FORWARDED_FOR, client.clone());
-    head.headers.insert(&FORWARDED_PROTO, HeaderValue::from_static("http"));
+    add_forwarded_fields(&mut head.headers, origin);
     head.version = Version::HTTP_11;
     Ok(())
+}
+
+/// Says who asks. What an untrusted client says about that is replaced; a
+/// trusted proxy's word stands, and its address is appended.
+fn add_forwarded_fields(headers: &mut HeaderMap, origin: Origin<'_>) {
+    let http = HeaderValue::from_static("http");
+    if !origin.trusted {
+        if let Some(host) = headers.get(header::HOST).cloned() {
+            headers.insert(&FORWARDED_HOST, host);
+        }
+        headers.insert(&FORWARDED_FOR, origin.address.clone());
+        headers.insert(&FORWARDED_PROTO, http);
+        return;
+    }
+    let mut path: Vec<u8> = Vec::new();
+    for before in headers.get_all(&FORWARDED_FOR) {
+        path.extend_from_slice(before.as_bytes());
+        path.extend_from_slice(b", ");
+    }
+    path.extend_from_slice(origin.address.as_bytes());
+    // What was made of valid values is one.
+    let path = HeaderValue::from_bytes(&path).unwrap_or_else(|_| origin.address.clone());
+    headers.insert(&FORWARDED_FOR, path);
+    headers.entry(&FORWARDED_PROTO).or_insert(http);
+    if let Some(host) = headers.get(header::HOST).cloned() {
+        headers.entry(&FORWARDED_HOST).or_insert(host);
+    }
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The peer's IP address.
+    pub address: &'a HeaderValue,
+    /// Whether the peer is a proxy whose forwarded fields are believed.
+    pub trusted: bool,
 }
 
 /// One `Host`, and only HTTP/1.0 may do without (RFC 9112 §3.2).
@@ -98,20 +134,38 @@ fn to_origin_form(head: &mut request::Parts) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Makes the head of a server's answer fit to be relayed.
-pub fn prepare_response(headers: &mut HeaderMap) {
+/// Makes the head of a server's answer fit to be relayed. Returns how long the
+/// connection may be kept, if the server says so.
+pub fn prepare_response(headers: &mut HeaderMap) -> Option<Duration> {
+    // Most answers have none of them: one look at each name, not one hash for
+    // each candidate.
+    if !headers.keys().any(is_connection_field) {
+        return None;
+    }
     // A length beside a coding is not the body's (RFC 9112 §6.3).
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }
+    let kept = headers.get(&KEEP_ALIVE).and_then(idle_limit);
     remove_connection_fields(headers);
+    kept
+}
+
+/// `Keep-Alive: timeout=5` (RFC 2068 §19.7.1.1), less one second in which the
+/// server's close may be under way.
+fn idle_limit(keep_alive: &HeaderValue) -> Option<Duration> {
+    let text = keep_alive.to_str().ok()?;
+    let seconds = text.split(',').find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        let value = name.trim().eq_ignore_ascii_case("timeout").then_some(value)?;
+        value.trim().trim_matches('"').parse::<u64>().ok()
+    })?;
+    Some(Duration::from_secs(seconds.saturating_sub(1)))
 }
 
 /// Removes the fields that concern one connection only, and all that
 /// `Connection` names (RFC 9110 §7.6.1). `TE` keeps `trailers` alone.
 fn remove_connection_fields(headers: &mut HeaderMap) {
-    // Most messages have none of them: one look at each name, not one hash
-    // for each candidate.
     if !headers.keys().any(is_connection_field) {
         return;
     }
@@ -174,6 +228,11 @@ pub fn is_idempotent<B>(request: &Request<B>) -> bool {
 mod tests {
     use super::*;
 
+    fn untrusted() -> Origin<'static> {
+        static ADDRESS: HeaderValue = HeaderValue::from_static("192.0.2.1");
+        Origin { address: &ADDRESS, trusted: false }
+    }
+
     /// Prepares a request of the given target, version and fields; returns
     /// target and fields as text, or the reason code.
     fn prepared(uri: &str, version: Version, fields: &[(&str, &str)]) -> String {
@@ -182,7 +241,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (mut head, ()) = request.body(()).unwrap().into_parts();
-        if let Err(reason) = prepare_request(&mut head, &HeaderValue::from_static("192.0.2.1")) {
+        if let Err(reason) = prepare_request(&mut head, untrusted()) {
             return reason.code().into();
         }
         let mut lines: Vec<String> = head
@@ -265,7 +324,7 @@ mod tests {
             .header("x-forwarded-for", "203.0.113.9")
             .header("x-forwarded-for", "203.0.113.8");
         let (mut head, ()) = request.body(()).unwrap().into_parts();
-        prepare_request(&mut head, &HeaderValue::from_static("192.0.2.1")).unwrap();
+        prepare_request(&mut head, untrusted()).unwrap();
         let all: Vec<_> = head.headers.get_all("x-forwarded-for").iter().collect();
         assert_eq!(all, ["192.0.2.1"]);
         assert_eq!(head.headers["x-forwarded-host"], "h:1");
@@ -273,12 +332,47 @@ mod tests {
     }
 
     #[test]
+    fn a_trusted_proxy_is_believed_and_appended() {
+        let request = Request::builder()
+            .uri("/")
+            .header("host", "h:1")
+            .header("x-forwarded-for", "203.0.113.9, 203.0.113.8")
+            .header("x-forwarded-for", "203.0.113.7")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-host", "outside");
+        let (mut head, ()) = request.body(()).unwrap().into_parts();
+        prepare_request(&mut head, Origin { trusted: true, ..untrusted() }).unwrap();
+        let all: Vec<_> = head.headers.get_all("x-forwarded-for").iter().collect();
+        assert_eq!(all, ["203.0.113.9, 203.0.113.8, 203.0.113.7, 192.0.2.1"]);
+        assert_eq!(head.headers["x-forwarded-host"], "outside");
+        assert_eq!(head.headers["x-forwarded-proto"], "https");
+        let (mut head, ()) = Request::get("/").header("host", "h:1").body(()).unwrap().into_parts();
+        prepare_request(&mut head, Origin { trusted: true, ..untrusted() }).unwrap();
+        assert_eq!(head.headers["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(head.headers["x-forwarded-host"], "h:1");
+        assert_eq!(head.headers["x-forwarded-proto"], "http");
+    }
+
+    #[test]
+    fn a_server_may_say_how_long_it_keeps_a_connection() {
+        let kept = |value| {
+            let mut headers = HeaderMap::new();
+            headers.insert("keep-alive", HeaderValue::from_static(value));
+            prepare_response(&mut headers).map(|kept| kept.as_secs())
+        };
+        assert_eq!(kept("timeout=5"), Some(4));
+        assert_eq!(kept("max=100, Timeout = \"3\""), Some(2));
+        assert_eq!(kept("timeout=0"), Some(0));
+        assert_eq!(kept("max=100"), None);
+        assert_eq!(kept("timeout=soon"), None);
+    }
+
+    #[test]
     fn trace_and_connect_are_not_forwarded() {
         for method in [Method::TRACE, Method::CONNECT] {
             let request = Request::builder().method(method).uri("/").header("host", "a");
             let (mut head, ()) = request.body(()).unwrap().into_parts();
-            let client = HeaderValue::from_static("192.0.2.1");
-            assert_eq!(prepare_request(&mut head, &client), Err(Reason::MethodNotAllowed));
+            assert_eq!(prepare_request(&mut head, untrusted()), Err(Reason::MethodNotAllowed));
         }
     }
 }

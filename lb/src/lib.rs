@@ -22,8 +22,10 @@ pub mod proxy;
 
 pub mod output;
 
+pub mod accept;
 pub mod access_log;
 pub mod cli;
+pub mod client;
 pub mod serve;
 pub mod server;
 pub mod worker;

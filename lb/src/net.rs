@@ -20,7 +20,7 @@ use rustix::{
     net::{RecvFlags, recv},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpListener, TcpStream},
 };
 
@@ -65,6 +65,10 @@ pub trait Net: Clone + Send + 'static {
 
     /// Makes the end of `stream` a reset, where an orderly end would lie.
     fn reset_on_close(&self, stream: &Self::Stream);
+
+    /// Whether anything is known to have arrived on an idle connection, by
+    /// what the event loop has seen so far: costs no system call.
+    fn has_news(&self, stream: &Self::Stream) -> bool;
 
     /// Whether an idle connection is alive and silent at this moment: no end,
     /// no error and no byte has arrived on it.
@@ -125,6 +129,16 @@ impl Net for Tcp {
     fn reset_on_close(&self, stream: &TcpStream) {
         // It fails only if the connection is gone already.
         let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+
+    fn has_news(&self, stream: &TcpStream) -> bool {
+        let mut news = false;
+        // The closure is called only if the socket is known to be readable.
+        let _ = stream.try_io(Interest::READABLE, || {
+            news = true;
+            Ok(())
+        });
+        news
     }
 
     fn is_quiet(&self, stream: &TcpStream) -> bool {

@@ -1,29 +1,27 @@
 //! One worker's thread: the client connections it serves, and their end.
 //!
-//! Owns nothing that a request needs: that is [`worker`](crate::worker)'s.
+//! Owns no connection ([`client`]) and nothing that a request needs
+//! ([`worker`](crate::worker)).
 //! Called by [`server`](crate::server).
 
 use std::{
     cell::{Cell, RefCell},
-    future::Future,
+    future::poll_fn,
     net::SocketAddr,
-    pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
     time::Duration,
 };
 
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, mpsc},
     time::timeout,
 };
 use tracing::debug;
 
 use crate::{
-    net::{Net, SharedStream},
-    proxy::{Client, handle},
+    client,
+    net::Net,
     worker::{Load, Worker},
 };
 
@@ -31,78 +29,51 @@ use crate::{
 /// signal to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// An accepted connection and its client.
-pub type Handover<N> = (<N as Net>::Accepted, SocketAddr);
+/// An accepted connection, its client, and its share of the connections that
+/// there may be.
+pub type Handover<N> = (<N as Net>::Accepted, SocketAddr, OwnedSemaphorePermit);
 
 /// Serves the connections that come through `handovers` until its senders are
 /// gone, then finishes what is in flight, for at most the drain time.
 pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiver<Handover<N>>) {
     let worker = Rc::new(worker);
-    let connections = Rc::new(Connections::default());
+    let stops = Rc::new(Stops::default());
     let sweeper = tokio::task::spawn_local({
         let worker = worker.clone();
         async move { worker.pools.sweep().await }
     });
-    while let Some((accepted, address)) = handovers.recv().await {
+    while let Some((accepted, address, room)) = handovers.recv().await {
         match worker.net.adopt(accepted) {
-            Ok(stream) => serve(&worker, &connections, stream, address),
+            Ok(stream) => serve(&worker, &stops, (stream, address, room)),
             Err(error) => {
                 worker.load.connection_closed();
-                worker.shared.connection_closed.notify_waiters();
                 debug!("client={address} connection lost: {error}");
             }
         }
     }
-    connections.stop(Stopping::Politely);
-    if timeout(STOP_PATIENCE, connections.closed(&worker.load)).await.is_err() {
-        connections.stop(Stopping::Impatiently);
+    stops.stop(Stopping::Politely);
+    if timeout(STOP_PATIENCE, stops.closed(&worker.load)).await.is_err() {
+        stops.stop(Stopping::Impatiently);
     }
     // At the end of the drain time what is left is cut off.
     let left = worker.shared.timeouts.drain.saturating_sub(STOP_PATIENCE);
-    let _ = timeout(left, connections.closed(&worker.load)).await;
+    let _ = timeout(left, stops.closed(&worker.load)).await;
     sweeper.abort();
     worker.pools.close_all();
 }
 
+/// Serves one connection in a task of its own.
 fn serve<N: Net>(
     worker: &Rc<Worker<N>>,
-    connections: &Rc<Connections>,
-    stream: N::Stream,
-    address: SocketAddr,
+    stops: &Rc<Stops>,
+    (stream, address, room): (N::Stream, SocketAddr, OwnedSemaphorePermit),
 ) {
-    let client = Rc::new(Client::new(address));
-    let stream = Rc::new(RefCell::new(stream));
-    let service = service_fn({
-        let (worker, client) = (worker.clone(), client.clone());
-        move |request: hyper::Request<Incoming>| {
-            let answer = handle(worker.clone(), client.clone(), request);
-            async move { Ok::<_, std::convert::Infallible>(answer.await) }
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(worker.shared.timeouts.client_idle)
-        // One buffer and one plain write cost less than gathering small pieces.
-        .writev(false)
-        .serve_connection(TokioIo::new(SharedStream(stream.clone())), service);
-    let mut served = Served {
-        connection: Box::pin(connection),
-        client: client.clone(),
-        connections: connections.clone(),
-        slot: None,
-        stopped: false,
-    };
-    let worker = worker.clone();
+    let (worker, stops) = (worker.clone(), stops.clone());
     tokio::task::spawn_local(async move {
-        if let Err(error) = (&mut served).await {
-            debug!("client={address} connection ended: {error}");
-        }
-        if client.must_reset.get() {
-            worker.net.reset_on_close(&stream.borrow());
-        }
-        drop(served);
+        let _registered = stops.register().await;
+        client::serve(worker.clone(), &stops, stream, address).await;
+        drop(room);
         worker.load.connection_closed();
-        worker.shared.connection_closed.notify_waiters();
     });
 }
 
@@ -120,7 +91,7 @@ enum Stopping {
 
 /// The client connections of a worker, to be told when it stops.
 #[derive(Debug, Default)]
-struct Connections {
+pub struct Stops {
     stopping: Cell<Stopping>,
     /// A waker for each connection; free slots are `None`.
     wakers: RefCell<Vec<Option<Waker>>>,
@@ -128,7 +99,23 @@ struct Connections {
     one_closed: Notify,
 }
 
-impl Connections {
+impl Stops {
+    /// Whether connections are to end after their current request.
+    pub fn stopping(&self) -> bool {
+        self.stopping.get() != Stopping::No
+    }
+
+    /// Whether those that have not sent a whole request end now.
+    pub fn impatient(&self) -> bool {
+        self.stopping.get() == Stopping::Impatiently
+    }
+
+    /// Whether a connection between two requests ends now; one that has not
+    /// asked for anything yet may have its first request on the way.
+    pub fn ends_idle(&self, has_asked: bool) -> bool {
+        self.impatient() || self.stopping() && has_asked
+    }
+
     fn stop(&self, how: Stopping) {
         self.stopping.set(how);
         self.wakers.borrow().iter().flatten().for_each(Waker::wake_by_ref);
@@ -140,76 +127,30 @@ impl Connections {
         }
     }
 
-    fn register(&self, waker: &Waker) -> usize {
+    /// Registers the calling task. Its waker stays the same, so once is enough.
+    async fn register(self: &Rc<Self>) -> Registered {
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let mut wakers = self.wakers.borrow_mut();
-        if let Some(slot) = self.free.borrow_mut().pop() {
-            wakers[slot] = Some(waker.clone());
-            return slot;
-        }
-        wakers.push(Some(waker.clone()));
-        wakers.len() - 1
-    }
-
-    fn remove(&self, slot: usize) {
-        self.wakers.borrow_mut()[slot] = None;
-        self.free.borrow_mut().push(slot);
+        let free = self.free.borrow_mut().pop();
+        let slot = free.unwrap_or_else(|| {
+            wakers.push(None);
+            wakers.len() - 1
+        });
+        wakers[slot] = Some(waker);
+        Registered { stops: self.clone(), slot }
     }
 }
 
-/// A hyper connection that ends after its current request once the worker stops.
-trait Stoppable: Future<Output = hyper::Result<()>> {
-    fn graceful_shutdown(self: Pin<&mut Self>);
+/// A connection's place among the wakers.
+struct Registered {
+    stops: Rc<Stops>,
+    slot: usize,
 }
 
-impl<I, B, S> Stoppable for http1::Connection<I, S>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        http1::Connection::graceful_shutdown(self);
-    }
-}
-
-/// One client connection being served.
-struct Served<C> {
-    connection: Pin<Box<C>>,
-    client: Rc<Client>,
-    /// Its place among the wakers, once it has been polled.
-    slot: Option<usize>,
-    stopped: bool,
-    connections: Rc<Connections>,
-}
-
-impl<C: Stoppable> Future for Served<C> {
-    type Output = hyper::Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        // A task's waker stays the same: registering once is enough.
-        if self.slot.is_none() {
-            self.slot = Some(self.connections.register(cx.waker()));
-        }
-        let stopping = self.connections.stopping.get();
-        if stopping != Stopping::No && !self.stopped {
-            self.stopped = true;
-            self.connection.as_mut().graceful_shutdown();
-        }
-        let polled = self.connection.as_mut().poll(cx);
-        if stopping == Stopping::Impatiently && !self.client.has_asked.get() {
-            return Poll::Ready(Ok(()));
-        }
-        polled
-    }
-}
-
-impl<C> Drop for Served<C> {
+impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            self.connections.remove(slot);
-        }
-        self.connections.one_closed.notify_one();
+        self.stops.wakers.borrow_mut()[self.slot] = None;
+        self.stops.free.borrow_mut().push(self.slot);
+        self.stops.one_closed.notify_one();
     }
 }

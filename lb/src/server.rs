@@ -1,10 +1,10 @@
 //! Assembly: listeners, workers, probers, and the clean stop.
 
 use std::{
-    cell::Cell,
     future::Future,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     thread,
     time::Duration,
@@ -17,23 +17,20 @@ use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{Notify, mpsc, oneshot},
     task::JoinSet,
-    time::timeout,
 };
 use tracing::{info, warn};
 
 use crate::{
+    accept::Workers,
     access_log::AccessLog,
     cluster::LiveCluster,
     config::Config,
     health::Prober,
     net::Net,
-    serve::{self, Handover},
-    upstream::{Pools, Reuse},
+    serve,
+    upstream::Reuse,
     worker::{Load, Shared, Worker},
 };
-
-/// How long accepting pauses when the process is out of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs the balancer on this thread and its workers until `stop` resolves and
 /// what was in flight is finished.
@@ -59,8 +56,7 @@ pub async fn run<N: Net>(
                 "no server is configured, every request gets a 503: add one with --backend HOST:PORT"
             );
         }
-        let accepting = listeners.iter().map(|listener| accept_all(&net, listener, &workers));
-        join_all(accepting).await;
+        join_all(listeners.iter().map(|listener| workers.accept_all(&net, listener))).await;
         Ok::<_, anyhow::Error>(())
     };
     tokio::select! {
@@ -68,7 +64,7 @@ pub async fn run<N: Net>(
         ended = checked => ended?,
     }
     for listener in listeners {
-        accept_waiting(&net, listener, &workers).await;
+        workers.accept_waiting(&net, listener).await;
     }
     info!("stopping: finishing what is in flight, for at most {:?}", config.timeouts.drain);
     // Without a sender left, the workers see that nothing more will come.
@@ -140,44 +136,6 @@ fn start_probers<N: Net>(net: &N, config: &Config, cluster: &Arc<LiveCluster>) -
     probers
 }
 
-/// Where accepted connections go: the least loaded worker.
-struct Workers<N: Net> {
-    each: Vec<(mpsc::UnboundedSender<Handover<N>>, Arc<Load>)>,
-    shared: Arc<Shared>,
-    max_connections: usize,
-    turn: Cell<usize>,
-}
-
-impl<N: Net> Workers<N> {
-    /// Waits until one more connection is allowed.
-    async fn room(&self) {
-        let connections = || self.each.iter().map(|(_, load)| load.connections()).sum::<usize>();
-        while connections() >= self.max_connections {
-            let closed = self.shared.connection_closed.notified();
-            tokio::pin!(closed);
-            closed.as_mut().enable();
-            if connections() >= self.max_connections {
-                closed.await;
-            }
-        }
-    }
-
-    fn hand_over(&self, connection: Handover<N>) {
-        // Ties go round, or short connections would all go to the first.
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        let count = self.each.len();
-        let order = (0..count).map(|index| index.wrapping_add(turn) % count);
-        let Some(least) = order.min_by_key(|&index| self.each[index].1.connections()) else {
-            return;
-        };
-        let (sender, load) = &self.each[least];
-        load.connection_assigned();
-        // A worker that is gone takes its connections with it.
-        let _ = sender.send(connection);
-    }
-}
-
 type Finished = Vec<oneshot::Receiver<()>>;
 
 fn start_workers<N: Net>(
@@ -185,7 +143,7 @@ fn start_workers<N: Net>(
     config: &Config,
     cluster: &Arc<LiveCluster>,
     log: &Arc<AccessLog>,
-) -> Result<(Workers<N>, Finished)> {
+) -> Result<(Rc<Workers<N>>, Finished)> {
     let loads: Box<[Arc<Load>]> = (0..config.workers).map(|_| Arc::default()).collect();
     let period = config.servers.iter().map(|server| server.health.period).min();
     let retry_after = period.unwrap_or(Duration::from_secs(10)).as_secs().max(1);
@@ -197,7 +155,8 @@ fn start_workers<N: Net>(
         debug: config.debug,
         retry_after: HeaderValue::from(retry_after),
         loads: loads.clone(),
-        connection_closed: Notify::new(),
+        max_body: config.max_body.unwrap_or(u64::MAX),
+        trusted_proxies: config.trusted_proxies.clone(),
         retries: AtomicUsize::new(0),
         retry_over: Notify::new(),
     });
@@ -213,8 +172,7 @@ fn start_workers<N: Net>(
                 Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
             let _ = started.send(runtime.as_ref().err().map(io::Error::kind));
             let Ok(runtime) = runtime else { return };
-            let pools = Pools::new(net.clone());
-            let worker = Worker { net, shared, load: own_load, pools, log };
+            let worker = Worker::new(net, shared, own_load, log);
             runtime.block_on(serve::run(worker, handovers));
             let _ = done.send(());
         };
@@ -225,34 +183,5 @@ fn start_workers<N: Net>(
         senders.push((sender, load));
         finished.push(is_done);
     }
-    let max_connections = config.max_connections;
-    Ok((Workers { each: senders, shared, max_connections, turn: Cell::new(0) }, finished))
-}
-
-/// Accepts connections for ever, and hands them over.
-async fn accept_all<N: Net>(net: &N, listener: &N::Listener, workers: &Workers<N>) {
-    loop {
-        workers.room().await;
-        match net.accept(listener).await {
-            Ok(connection) => workers.hand_over(connection),
-            Err(error) => pause_after(&error).await,
-        }
-    }
-}
-
-/// Accepts those who were already waiting: closing the listener would reset them.
-async fn accept_waiting<N: Net>(net: &N, listener: N::Listener, workers: &Workers<N>) {
-    while let Ok(Ok(connection)) = timeout(Duration::ZERO, net.accept(&listener)).await {
-        workers.hand_over(connection);
-    }
-}
-
-/// A connection that was reset while it waited is nobody's loss; being out of
-/// descriptors or memory is waited out.
-async fn pause_after(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, NotConnected};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected) {
-        warn!("cannot accept connections: {error}; trying again in {ACCEPT_PAUSE:?}");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
+    Ok((Workers::new(senders, config.max_connections), finished))
 }

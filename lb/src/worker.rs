@@ -5,6 +5,7 @@
 //! path of a request. Serves nothing itself: that is [`serve`](crate::serve)'s.
 
 use std::{
+    cell::RefCell,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +13,9 @@ use std::{
     time::Duration,
 };
 
+use fastrand::Rng;
 use hyper::header::HeaderValue;
+use ipnet::IpNet;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -30,6 +33,9 @@ use crate::{
 /// How long a request waits for the retry budget.
 const RETRY_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How much of a request is read at first, at most.
+const SCRATCH_BYTES: usize = 16 * 1024;
+
 /// What all workers share.
 #[derive(Debug)]
 pub struct Shared {
@@ -42,14 +48,16 @@ pub struct Shared {
     /// Which kept connections are good enough for a request that must not be
     /// executed twice.
     pub reuse_for_posts: Reuse,
+    /// The largest request body, in bytes.
+    pub max_body: u64,
+    /// Whose forwarded fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// Print requests and answers.
     pub debug: bool,
     /// The `Retry-After` of a 503: in how many seconds the next probes are.
     pub retry_after: HeaderValue,
     /// The load of each worker.
     pub loads: Box<[Arc<Load>]>,
-    /// A client connection has been closed: there is room for another.
-    pub connection_closed: Notify,
     /// Budgeted retries under way.
     pub retries: AtomicUsize,
     /// A budgeted retry is over.
@@ -146,9 +154,29 @@ pub struct Worker<N: Net> {
     pub pools: Pools<N>,
     /// Standard output.
     pub log: Arc<AccessLog>,
+    /// For names and choices; nothing secret.
+    pub random: RefCell<Rng>,
+    /// Where the first bytes of a request are read to.
+    pub scratch: RefCell<Box<[u8]>>,
 }
 
 impl<N: Net> Worker<N> {
+    /// A worker without connections.
+    pub fn new(net: N, shared: Arc<Shared>, load: Arc<Load>, log: Arc<AccessLog>) -> Self {
+        let pools = Pools::new(net.clone());
+        let scratch = RefCell::new(vec![0; SCRATCH_BYTES].into());
+        Worker { net, shared, load, pools, log, random: RefCell::new(Rng::new()), scratch }
+    }
+
+    /// A new id for a request: 128 random bits in hexadecimal.
+    pub fn new_request_id(&self) -> HeaderValue {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let bits = self.random.borrow_mut().u128(..);
+        let digit = |index: usize| DIGITS[(bits >> (index * 4) & 15) as usize];
+        let id: [u8; 32] = std::array::from_fn(digit);
+        HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("none"))
+    }
+
     /// Deals the next server in the rotation; `None` if none is eligible.
     pub fn pick(&self) -> Option<Target<N>> {
         self.shared.cluster.pick(|member| self.pools.target(member))

@@ -3,22 +3,23 @@
 //! Owns the counts of requests in flight: an exchange counts from its
 //! beginning until it is dropped, however it ends.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, task::Waker};
 
 use hyper::{Method, Request, StatusCode, Uri, Version, body::Incoming, header::HeaderValue};
+use ipnet::IpNet;
 use tokio::time::Instant;
 
 use crate::{
     access_log::{Attempt, Entry, Outcome},
     balance::Failure,
     error::Reason,
+    headers::Origin,
     net::Net,
     upstream::{Pool, Target},
     worker::Worker,
 };
 
 /// A client's connection, as its requests need to know it.
-#[derive(Debug)]
 pub struct Client {
     /// Its address; an IPv4 client of an IPv6 socket is IPv4.
     pub address: SocketAddr,
@@ -26,17 +27,26 @@ pub struct Client {
     pub text: String,
     /// Its IP address, as the forwarded fields say it.
     pub forwarded_for: HeaderValue,
+    /// Whether it is a proxy whose forwarded fields are believed.
+    pub trusted: bool,
     /// Whether its connection must end with a reset: to an HTTP/1.0 client an
     /// answer that broke off would look whole otherwise.
     pub must_reset: Cell<bool>,
     /// Whether it has sent a whole request head yet.
     pub has_asked: Cell<bool>,
+    /// Whether a request of it is being answered.
+    pub active: Cell<bool>,
+    /// Who has read ahead, and waits until the request at hand is over.
+    pub reader: Cell<Option<Waker>>,
+    /// When its last request was over.
+    pub idle_since: Cell<Instant>,
 }
 
 impl Client {
-    /// The client at `address`.
-    pub fn new(address: SocketAddr) -> Self {
+    /// The client at `address`; `has_asked` if its connection was parked.
+    pub fn new(address: SocketAddr, has_asked: bool, trusted_proxies: &[IpNet]) -> Self {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let trusted = trusted_proxies.iter().any(|net| net.contains(&address.ip()));
         let text = address.ip().to_string();
         let forwarded_for =
             HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
@@ -44,8 +54,12 @@ impl Client {
             text: address.to_string(),
             address,
             forwarded_for,
+            trusted,
             must_reset: Cell::default(),
-            has_asked: Cell::default(),
+            has_asked: Cell::new(has_asked),
+            active: Cell::default(),
+            reader: Cell::default(),
+            idle_since: Cell::new(Instant::now()),
         }
     }
 }
@@ -57,6 +71,7 @@ pub struct Exchange<N: Net> {
     method: Method,
     target: Uri,
     version: Version,
+    id: Option<HeaderValue>,
     began: Instant,
     connected: Option<Instant>,
     answered: Option<Instant>,
@@ -75,6 +90,7 @@ impl<N: Net> Exchange<N> {
     pub fn begin(worker: Rc<Worker<N>>, client: Rc<Client>, request: &Request<Incoming>) -> Self {
         worker.load.request_began();
         client.has_asked.set(true);
+        client.active.set(true);
         if worker.shared.debug {
             worker.log.debug_request(client.address, request);
         }
@@ -83,6 +99,7 @@ impl<N: Net> Exchange<N> {
             method: request.method().clone(),
             target: request.uri().clone(),
             version: request.version(),
+            id: None,
             began: Instant::now(),
             connected: None,
             answered: None,
@@ -97,9 +114,19 @@ impl<N: Net> Exchange<N> {
         }
     }
 
-    /// The client's address for `X-Forwarded-For`.
-    pub fn forwarded_for(&self) -> &HeaderValue {
-        &self.client.forwarded_for
+    /// Who asks, for the forwarded fields.
+    pub fn origin(&self) -> Origin<'_> {
+        Origin { address: &self.client.forwarded_for, trusted: self.client.trusted }
+    }
+
+    /// When the request's head had been read.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// What the request is called.
+    pub fn set_id(&mut self, id: HeaderValue) {
+        self.id = Some(id);
     }
 
     /// There is a connection to `server`.
@@ -167,10 +194,18 @@ impl<N: Net> Exchange<N> {
 impl<N: Net> Drop for Exchange<N> {
     fn drop(&mut self) {
         self.worker.load.request_ended();
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        self.client.active.set(false);
+        self.client.idle_since.set(ended);
+        if let Some(reader) = self.client.reader.take() {
+            reader.wake();
+        }
         let entry = Entry {
             client: &self.client.text,
-            method: &self.method,
-            target: &self.target,
+            id: self.id.as_ref(),
+            method: self.method.as_str(),
+            path: self.target.path(),
+            query: self.target.query(),
             status: self.status,
             reason: self.reason,
             server: self.server.as_ref().map(|pool| &*pool.upstream),
@@ -179,9 +214,31 @@ impl<N: Net> Drop for Exchange<N> {
             began: self.began,
             connected: self.connected,
             answered: self.answered,
-            ended: self.ended.unwrap_or_else(Instant::now),
+            ended,
             outcome: self.outcome,
         };
         self.worker.log.request(&entry);
     }
+}
+
+/// Logs an answer to a client whose request never became one.
+pub fn log_refusal<N: Net>(worker: &Worker<N>, client: &Client, reason: Reason) {
+    let now = Instant::now();
+    worker.log.request(&Entry {
+        client: &client.text,
+        id: None,
+        method: "-",
+        path: "-",
+        query: None,
+        status: Some(reason.status()),
+        reason: Some(reason),
+        server: None,
+        failed: &[],
+        bytes: 0,
+        began: now,
+        connected: None,
+        answered: None,
+        ended: now,
+        outcome: Outcome::Complete,
+    });
 }

@@ -11,23 +11,25 @@ mod relay;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use http_body::Body;
 use hyper::{
-    Request, Response,
+    HeaderMap, Request, Response,
     body::Incoming,
     header::{self, HeaderValue},
     http::request,
 };
+use tokio::time::timeout_at;
 
 use crate::{
     balance::{Failure, Next, ServerId, next_step},
-    error::Reason,
-    headers::{is_idempotent, prepare_request, prepare_response},
+    error::{Reason, TEXT},
+    headers::{REQUEST_ID, is_idempotent, prepare_request, prepare_response},
     net::Net,
     upstream::{RequestBody, Reuse, Target},
     worker::Worker,
 };
 
-pub use exchange::{Client, Exchange};
+pub use exchange::{Client, Exchange, log_refusal};
 pub use relay::{AnswerBody, Lease, Relay};
 
 /// A request on its way, as often as it takes.
@@ -57,28 +59,62 @@ impl Outbound {
     }
 }
 
-/// Answers one request of `client`.
-pub async fn handle<N: Net>(
+/// Answers one request of `client`, which is busy from this call on.
+pub fn handle<N: Net>(
     worker: Rc<Worker<N>>,
     client: Rc<Client>,
     request: Request<Incoming>,
+) -> impl Future<Output = Response<AnswerBody<N>>> {
+    let exchange = Exchange::begin(worker.clone(), client, &request);
+    answer(worker, exchange, request)
+}
+
+async fn answer<N: Net>(
+    worker: Rc<Worker<N>>,
+    mut exchange: Exchange<N>,
+    request: Request<Incoming>,
 ) -> Response<AnswerBody<N>> {
-    let mut exchange = Exchange::begin(worker.clone(), client, &request);
     let idempotent = is_idempotent(&request);
     let (mut head, body) = request.into_parts();
-    if let Err(reason) = prepare_request(&mut head, exchange.forwarded_for()) {
+    let max_body = worker.shared.max_body;
+    let prepared = prepare_request(&mut head, exchange.origin());
+    if let Err(reason) = prepared.and_then(|()| check_length(&body, max_body)) {
         return own_answer(&worker, exchange, reason);
     }
+    exchange.set_id(request_id(&worker, &mut head.headers));
     let Some(first) = worker.pick() else {
         return own_answer(&worker, exchange, Reason::NoServer);
     };
     let without_host = !head.headers.contains_key(header::HOST);
-    let body = RequestBody::new(body, idempotent, exchange.attempt_began());
+    let body = RequestBody::new(body, idempotent, max_body, exchange.attempt_began());
     let mut outbound = Outbound { head: Some(head), body, idempotent, without_host };
-    match forward(&worker, &mut exchange, &mut outbound, first).await {
+    let forwarded = match worker.shared.timeouts.deadline {
+        None => forward(&worker, &mut exchange, &mut outbound, first).await,
+        Some(limit) => {
+            let deadline = exchange.began() + limit;
+            let forwarded = forward(&worker, &mut exchange, &mut outbound, first);
+            // Boxed, so that those without a deadline need no room for it.
+            let forwarded = Box::pin(timeout_at(deadline, forwarded)).await;
+            forwarded.unwrap_or(Err(Reason::DeadlineExceeded))
+        }
+    };
+    match forwarded {
         Ok((response, lease)) => relay(exchange, response, lease, outbound.body),
         Err(reason) => own_answer(&worker, exchange, reason),
     }
+}
+
+/// A body that says that it is too large is not read at all.
+fn check_length(body: &Incoming, limit: u64) -> Result<(), Reason> {
+    match body.size_hint().exact() {
+        Some(length) if length > limit => Err(Reason::BodyTooLarge),
+        _ => Ok(()),
+    }
+}
+
+/// The request's `X-Request-Id`, made where the client sent none.
+fn request_id<N: Net>(worker: &Worker<N>, headers: &mut HeaderMap) -> HeaderValue {
+    headers.entry(&REQUEST_ID).or_insert_with(|| worker.new_request_id()).clone()
 }
 
 /// Tries servers until one answers or the rules say stop.
@@ -109,8 +145,8 @@ async fn forward<N: Net>(
             Err(failure) => failure,
         };
         exchange.attempt_failed(&server, failure);
-        if outbound.body.has_failed() {
-            return Err(Reason::ClientBody);
+        if let Some(reason) = outbound.body.failure() {
+            return Err(reason);
         }
         match next_step(failure, outbound.is_repeatable(), elsewhere) {
             Next::FreshConnection => {
@@ -160,12 +196,14 @@ fn reason_of(failure: Failure) -> Reason {
 fn relay<N: Net>(
     mut exchange: Exchange<N>,
     response: Response<Incoming>,
-    lease: Lease<N>,
+    mut lease: Lease<N>,
     request: RequestBody,
 ) -> Response<AnswerBody<N>> {
     let (mut head, incoming) = response.into_parts();
     exchange.answered(head.status, head.version);
-    prepare_response(&mut head.headers);
+    if let Some(kept) = prepare_response(&mut head.headers) {
+        lease.connection.idle_limit = lease.connection.idle_limit.min(kept);
+    }
     // hyper writes the version that the client speaks, if told the newest.
     head.version = hyper::Version::HTTP_11;
     Response::from_parts(head, AnswerBody::Relayed(Relay::new(incoming, lease, request, exchange)))
@@ -178,13 +216,13 @@ fn own_answer<N: Net>(
     reason: Reason,
 ) -> Response<AnswerBody<N>> {
     exchange.refused(reason);
-    let text = format!("{} {}\n", reason.status().as_u16(), reason.sentence());
+    let text = reason.text();
     let _ = exchange.complete();
     let body = AnswerBody::Own { sentence: Some(Bytes::from(text)), _exchange: exchange };
     let mut response = Response::new(body);
     *response.status_mut() = reason.status();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT));
     headers.insert("x-lb-reason", HeaderValue::from_static(reason.code()));
     match reason {
         Reason::NoServer => {
@@ -193,6 +231,7 @@ fn own_answer<N: Net>(
         Reason::BadRequest
         | Reason::ClientBody
         | Reason::BodyTimeout
+        | Reason::BodyTooLarge
         | Reason::UnknownTransferCoding => {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

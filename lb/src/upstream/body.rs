@@ -16,6 +16,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::{HeaderMap, body::Incoming};
 use tokio::time::Instant;
 
+use crate::error::Reason;
+
 /// How much of a body is kept, so that a failed attempt can be repeated.
 const KEPT_BYTES: usize = 64 * 1024;
 
@@ -37,7 +39,10 @@ struct Source {
     whole: bool,
     keep: bool,
     ended: bool,
-    failed: bool,
+    /// Why no more of it comes.
+    failure: Option<Reason>,
+    /// The most bytes that it may have.
+    limit: u64,
     /// When the client last sent something.
     progressed: Instant,
     /// Only the newest attempt may read.
@@ -48,8 +53,8 @@ struct Source {
 
 impl RequestBody {
     /// Takes the body as it comes from the client; with `keep`, its beginning
-    /// is kept so that it can be sent again.
-    pub fn new(incoming: Incoming, keep: bool, now: Instant) -> Self {
+    /// is kept so that it can be sent again. It fails beyond `limit` bytes.
+    pub fn new(incoming: Incoming, keep: bool, limit: u64, now: Instant) -> Self {
         if Body::is_end_stream(&incoming) {
             return RequestBody(None);
         }
@@ -61,7 +66,8 @@ impl RequestBody {
             whole: true,
             keep,
             ended: false,
-            failed: false,
+            failure: None,
+            limit,
             progressed: now,
             attempt: 0,
             reader: None,
@@ -98,9 +104,9 @@ impl RequestBody {
         self.0.as_ref().is_some_and(|source| source.borrow().reader.is_some())
     }
 
-    /// Whether the client broke off.
-    pub fn has_failed(&self) -> bool {
-        self.0.as_ref().is_some_and(|source| source.borrow().failed)
+    /// Why no more of it comes: the client broke off, or sent too much.
+    pub fn failure(&self) -> Option<Reason> {
+        self.0.as_ref().and_then(|source| source.borrow().failure)
     }
 
     /// When the client last sent something of it; `None` if there is no body.
@@ -156,14 +162,20 @@ impl Source {
                 return Poll::Ready(None);
             }
             Some(Err(error)) => {
-                self.failed = true;
+                self.failure = Some(Reason::ClientBody);
                 return Poll::Ready(Some(Err(error.into())));
             }
             Some(Ok(frame)) => frame,
         };
         self.progressed = Instant::now();
         match frame.data_ref() {
-            Some(data) => self.keep(data),
+            Some(data) => {
+                self.keep(data);
+                if self.read_bytes > self.limit {
+                    self.failure = Some(Reason::BodyTooLarge);
+                    return Poll::Ready(Some(Err("the body is too large".into())));
+                }
+            }
             None => {
                 self.trailers = frame.trailers_ref().cloned();
                 self.ended = true;

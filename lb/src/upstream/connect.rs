@@ -9,7 +9,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::{AttemptBody, Upstream, governor::Permit};
+use super::{AttemptBody, Upstream, governor::Permit, pool::IDLE_LIMIT};
 use crate::net::{Net, SharedStream, is_local};
 
 /// Why there is no connection.
@@ -38,6 +38,8 @@ pub struct Connection<S> {
     pub epoch: u64,
     /// When it was last in use.
     pub used: Instant,
+    /// How long it may be idle.
+    pub idle_limit: Duration,
     /// By when the answer under way must have begun. Kept for the life of the
     /// connection: putting a timer off is far cheaper than making one.
     pub deadline: Pin<Box<Sleep>>,
@@ -74,7 +76,14 @@ pub async fn connect<N: Net>(
         let _ = driver.await;
     });
     let now = Instant::now();
-    Ok(Connection { sender, stream, epoch, used: now, deadline: Box::pin(sleep_until(now)) })
+    Ok(Connection {
+        sender,
+        stream,
+        epoch,
+        used: now,
+        idle_limit: IDLE_LIMIT,
+        deadline: Box::pin(sleep_until(now)),
+    })
 }
 
 /// Connects to one of `addresses` within `limit`. When one fails the next is

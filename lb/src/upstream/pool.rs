@@ -24,7 +24,7 @@ use crate::{
 
 /// How long a connection may be idle: under the 5 s after which Node.js
 /// servers close theirs.
-const IDLE_LIMIT: Duration = Duration::from_secs(4);
+pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(4);
 
 /// A request that must not be executed twice goes out only on a connection
 /// that was in use this recently.
@@ -61,7 +61,15 @@ impl<N: Net> Pool<N> {
         let mut idle = self.idle.borrow_mut();
         while let Some(connection) = idle.pop() {
             let age = now.saturating_duration_since(connection.used);
-            if connection.sender.is_closed() || connection.epoch < epoch || age >= IDLE_LIMIT {
+            if connection.sender.is_closed()
+                || connection.epoch < epoch
+                || age >= connection.idle_limit
+            {
+                continue;
+            }
+            if self.net.has_news(&connection.stream.borrow()) {
+                // An end, or bytes that would pass for the next answer, which
+                // hyper has not seen yet.
                 continue;
             }
             if reuse == Reuse::Any {
@@ -99,7 +107,8 @@ impl<N: Net> Pool<N> {
 
     fn close_idle(&self, now: Instant) {
         self.idle.borrow_mut().retain(|connection| {
-            !connection.sender.is_closed() && now.duration_since(connection.used) < IDLE_LIMIT
+            !connection.sender.is_closed()
+                && now.duration_since(connection.used) < connection.idle_limit
         });
     }
 }

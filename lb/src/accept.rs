@@ -1,0 +1,124 @@
+//! Accepts clients' connections and hands each to the least loaded worker.
+//!
+//! Owns the limit of connections: one that is too many waits for a moment,
+//! then gets a 503 instead of an error.
+
+use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+use tracing::warn;
+
+use crate::{client::refuse, error::Reason, net::Net, serve::Handover, worker::Load};
+
+/// How long accepting pauses when the process is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a connection that is one too many waits for another to end.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long it may then take to read why it was refused.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+
+/// How many connections wait or are being refused, at most; more stay in the
+/// kernel's queue.
+const WAITING_LIMIT: usize = 256;
+
+/// The workers, and how many connections they may have in all.
+pub struct Workers<N: Net> {
+    each: Vec<(mpsc::UnboundedSender<Handover<N>>, Arc<Load>)>,
+    room: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    turn: Cell<usize>,
+}
+
+impl<N: Net> Workers<N> {
+    /// Hands connections to `each` worker, at most `limit` at one time.
+    pub fn new(
+        each: Vec<(mpsc::UnboundedSender<Handover<N>>, Arc<Load>)>,
+        limit: Option<usize>,
+    ) -> Rc<Self> {
+        let limit = limit.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Rc::new(Workers {
+            each,
+            room: Arc::new(Semaphore::new(limit)),
+            waiting: Arc::new(Semaphore::new(WAITING_LIMIT.min(limit))),
+            turn: Cell::new(0),
+        })
+    }
+
+    /// Accepts connections for ever.
+    pub async fn accept_all(self: &Rc<Self>, net: &N, listener: &N::Listener) {
+        loop {
+            match net.accept(listener).await {
+                Ok(connection) => self.admit(net, connection).await,
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    }
+
+    /// Accepts those who are already waiting: closing the listener would reset them.
+    pub async fn accept_waiting(self: &Rc<Self>, net: &N, listener: N::Listener) {
+        while let Ok(Ok(connection)) = timeout(Duration::ZERO, net.accept(&listener)).await {
+            self.admit(net, connection).await;
+        }
+    }
+
+    async fn admit(
+        self: &Rc<Self>,
+        net: &N,
+        (accepted, address): (N::Accepted, std::net::SocketAddr),
+    ) {
+        if let Ok(room) = self.room.clone().try_acquire_owned() {
+            return self.hand_over((accepted, address, room));
+        }
+        // Neither is ever closed.
+        let Ok(waiting) = self.waiting.clone().acquire_owned().await else { return };
+        let (workers, net) = (self.clone(), net.clone());
+        tokio::task::spawn_local(async move {
+            let _waiting = waiting;
+            match timeout(ROOM_PATIENCE, workers.room.clone().acquire_owned()).await {
+                Ok(Ok(room)) => workers.hand_over((accepted, address, room)),
+                _ => {
+                    warn!("client={address} refused: too many connections");
+                    drop(timeout(REFUSAL_LIMIT, turn_away(&net, accepted)).await);
+                }
+            }
+        });
+    }
+
+    fn hand_over(&self, connection: Handover<N>) {
+        // Ties go round, or short connections would all go to the first.
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        let count = self.each.len();
+        let order = (0..count).map(|index| index.wrapping_add(turn) % count);
+        let Some(least) = order.min_by_key(|&index| self.each[index].1.connections()) else {
+            return;
+        };
+        let (sender, load) = &self.each[least];
+        load.connection_assigned();
+        // A worker that is gone takes its connections with it.
+        let _ = sender.send(connection);
+    }
+}
+
+/// Says 503, and closes.
+async fn turn_away<N: Net>(net: &N, accepted: N::Accepted) -> io::Result<()> {
+    let mut stream = net.adopt(accepted)?;
+    refuse(&mut stream, Reason::TooManyConnections).await?;
+    stream.shutdown().await
+}
+
+/// A connection that was reset while it waited is nobody's loss; being out of
+/// descriptors or memory is waited out.
+async fn pause_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, NotConnected};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected) {
+        warn!("cannot accept connections: {error}; trying again in {ACCEPT_PAUSE:?}");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}

@@ -1,0 +1,237 @@
+//! One client's connection, from its first byte to its end.
+//!
+//! A connection that is asked for something is driven by hyper behind a
+//! [`guard`]; one that is not is *parked*: all that is left of it is its socket
+//! and a timer. Owns no request: that is [`proxy`](crate::proxy)'s.
+
+mod framing;
+mod guard;
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body::Body;
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::debug;
+
+use self::{framing::Rest, guard::Guard};
+use crate::{
+    error::Reason,
+    net::{Net, SharedStream},
+    proxy::{Client, handle, log_refusal},
+    serve::Stops,
+    worker::Worker,
+};
+
+/// How long a client whose request was not read to its end may take to read
+/// the answer: closed earlier, the connection would be reset, and the answer
+/// lost (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How much of what such a client still sends is read.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// A connection between two requests.
+struct Parked<S> {
+    stream: S,
+    since: Instant,
+    /// Whether it has ever sent a whole request head.
+    has_asked: bool,
+}
+
+/// Serves the client at `address` until its connection ends.
+pub async fn serve<N: Net>(
+    worker: Rc<Worker<N>>,
+    stops: &Stops,
+    stream: N::Stream,
+    address: SocketAddr,
+) {
+    let mut parked = Parked { stream, since: Instant::now(), has_asked: false };
+    while let Some(ahead) = parked.first_bytes(&worker, stops).await {
+        let woken = Box::pin(converse(&worker, stops, parked, ahead, address)).await;
+        let Some(idle) = woken else { return };
+        parked = idle;
+    }
+}
+
+impl<S: AsyncRead + Unpin> Parked<S> {
+    /// The first bytes of the next request; `None` if none are to come.
+    async fn first_bytes<N: Net>(&mut self, worker: &Worker<N>, stops: &Stops) -> Option<Vec<u8>> {
+        let mut timer = pin!(sleep_until(self.since + worker.shared.timeouts.client_idle));
+        poll_fn(|cx| {
+            if stops.ends_idle(self.has_asked) {
+                return Poll::Ready(None);
+            }
+            let mut scratch = worker.scratch.borrow_mut();
+            let mut read = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => {
+                    Poll::Ready(Some(read.filled().to_vec()))
+                }
+                Poll::Ready(_) => Poll::Ready(None),
+                Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
+            }
+        })
+        .await
+    }
+}
+
+/// Answers requests until the connection ends or has been idle for a while;
+/// returns it if it may go on.
+async fn converse<N: Net>(
+    worker: &Rc<Worker<N>>,
+    stops: &Stops,
+    parked: Parked<N::Stream>,
+    ahead: Vec<u8>,
+    address: SocketAddr,
+) -> Option<Parked<N::Stream>> {
+    let client = Rc::new(Client::new(address, parked.has_asked, &worker.shared.trusted_proxies));
+    let timeouts = worker.shared.timeouts;
+    let guard = Guard::new(parked.stream, ahead, client.clone(), timeouts);
+    let guard = Rc::new(RefCell::new(guard));
+    let service = service_fn(|request: Request<Incoming>| {
+        guard.borrow_mut().head_parsed(rest_of(request.body()));
+        let answer = handle(worker.clone(), client.clone(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        // One buffer and one plain write cost less than gathering small pieces.
+        .writev(false)
+        .serve_connection(TokioIo::new(SharedStream(guard.clone())), service);
+    let served = Served { connection: Box::pin(connection), guard: &guard, client: &client, stops };
+    let ended = served.await;
+    let guard = Rc::try_unwrap(guard).ok()?.into_inner();
+    let (refused, unread) = (guard.refused(), guard.has_unread());
+    let (mut stream, _) = guard.into_parts();
+    match ended {
+        Ended::Idle => {
+            let (since, has_asked) = (client.idle_since.get(), client.has_asked.get());
+            return Some(Parked { stream, since, has_asked });
+        }
+        Ended::Stopped => {}
+        Ended::Finished(result) => {
+            if let Err(error) = result {
+                debug!("client={address} connection ended: {error}");
+            }
+            if client.must_reset.get() {
+                worker.net.reset_on_close(&stream);
+            } else if let Some(reason) = refused {
+                log_refusal(worker, &client, reason);
+                let _ = timeout(timeouts.body, refuse(&mut stream, reason)).await;
+            } else if unread {
+                let _ = timeout(LINGER, linger(&mut stream)).await;
+            }
+        }
+    }
+    None
+}
+
+/// What follows the head of a request with this body.
+fn rest_of(body: &Incoming) -> Rest {
+    match body.size_hint().exact() {
+        Some(0) => Rest::Nothing,
+        Some(length) => Rest::Length(length),
+        None => Rest::chunked(),
+    }
+}
+
+/// Answers a request that never became one, and closes.
+///
+/// # Errors
+/// The client is gone.
+pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    reason: Reason,
+) -> io::Result<()> {
+    stream.write_all(&reason.closing_answer()).await?;
+    stream.shutdown().await?;
+    let _ = timeout(LINGER, linger(stream)).await;
+    Ok(())
+}
+
+/// Reads what the client still sends, so that it can read the answer.
+async fn linger<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
+    let mut left = LINGER_BYTES;
+    let mut scratch = [0; 1024];
+    while left > 0 {
+        match stream.read(&mut scratch).await? {
+            0 => return Ok(()),
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
+}
+
+/// How a conversation ended.
+enum Ended {
+    /// The client has not asked for anything for a while.
+    Idle,
+    /// The worker stops.
+    Stopped,
+    /// hyper has seen its end.
+    Finished(hyper::Result<()>),
+}
+
+/// A connection driven by hyper, until it ends, idles, or the worker stops.
+struct Served<'a, C, S> {
+    connection: Pin<Box<C>>,
+    guard: &'a RefCell<Guard<S>>,
+    client: &'a Client,
+    stops: &'a Stops,
+}
+
+/// A hyper connection that ends after its current request once the worker stops.
+trait Stoppable: Future<Output = hyper::Result<()>> {
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+impl<I, S> Stoppable for http1::Connection<I, S>
+where
+    S: hyper::service::HttpService<Incoming>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S::ResBody: Body + 'static,
+    <S::ResBody as Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        http1::Connection::graceful_shutdown(self);
+    }
+}
+
+impl<C: Stoppable, S: AsyncRead + AsyncWrite + Unpin> Future for Served<'_, C, S> {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        // Between requests hyper would close at once, and lose one that has
+        // begun to arrive.
+        if self.stops.stopping() && self.client.active.get() {
+            self.connection.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(result) = self.connection.as_mut().poll(cx) {
+            return Poll::Ready(Ended::Finished(result));
+        }
+        let guard = self.guard.borrow();
+        if guard.wants_parking() {
+            return Poll::Ready(Ended::Idle);
+        }
+        let idle_ends = guard.is_idle() && self.stops.ends_idle(self.client.has_asked.get());
+        if idle_ends || guard.is_partial() && self.stops.impatient() {
+            return Poll::Ready(Ended::Stopped);
+        }
+        Poll::Pending
+    }
+}
