@@ -45,6 +45,14 @@ pub fn prepare_request(head: &mut request::Parts, origin: Origin<'_>) -> Result<
     Ok(())
 }
 
+/// The protocols that a client offers to switch to (RFC 9110 §7.8).
+pub fn upgrade_offer(head: &request::Parts) -> Option<HeaderValue> {
+    let protocols = head.headers.get(header::UPGRADE)?;
+    let mut options = head.headers.get_all(header::CONNECTION).iter();
+    let offered = head.version == Version::HTTP_11 && options.any(|value| lists(value, "upgrade"));
+    offered.then(|| protocols.clone())
+}
+
 /// Says who asks. What an untrusted client says about that is replaced; a
 /// trusted proxy's word stands, and its address is appended.
 fn add_forwarded_fields(headers: &mut HeaderMap, origin: Origin<'_>) {

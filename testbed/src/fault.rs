@@ -93,8 +93,14 @@ pub enum Fault {
     /// A complete keep-alive answer, then a FIN, but what comes is still read
     /// (and not executed) until the other side closes too.
     HalfClose,
+    /// A 101 and these bytes at once; from then on every byte is sent back, and
+    /// after the other side's FIN a last `bye` and a FIN.
+    SwitchProtocols(Vec<u8>),
     /// These bytes instead of an answer, then a FIN.
     RawAnswer(Vec<u8>),
+    /// These bytes instead of an answer, and the connection stays open for
+    /// more requests.
+    RawKeepAlive(Vec<u8>),
 }
 
 /// How a backend answers its health probes.

@@ -47,7 +47,6 @@ pub(super) struct Guard<S> {
     /// One timer for all waits. It is not put off with every message, but
     /// checks at its end whether it still is one.
     timer: Pin<Box<Sleep>>,
-    parking: bool,
     refused: Option<Reason>,
 }
 
@@ -80,14 +79,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             head_began: None,
             stuck: None,
             timer,
-            parking: false,
             refused: None,
         }
     }
 
     /// hyper has parsed the head; `rest` is what follows it.
     pub(super) fn head_parsed(&mut self, rest: Rest) {
-        self.parking = false;
         self.state = if rest == Rest::Nothing { NEXT_HEAD } else { State::Body(rest) };
     }
 
@@ -102,11 +99,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     pub(super) fn is_idle(&self) -> bool {
         let between = self.state == NEXT_HEAD && self.ahead.is_empty();
         between && self.stuck.is_none() && !self.client.active.get()
-    }
-
-    /// Whether it has been idle for long.
-    pub(super) fn wants_parking(&self) -> bool {
-        self.parking && self.is_idle()
     }
 
     /// The answer that `lb` owes a client whose request never became one.
@@ -201,20 +193,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         Poll::Pending
     }
 
-    /// Nothing has come: for how long may that go on?
+    /// No more has come: for how long may a head take?
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let deadline = if self.ahead.is_empty() {
-            self.client.idle_since.get() + PARK_AFTER
-        } else {
-            *self.head_began.get_or_insert_with(Instant::now) + self.timeouts.request_head
-        };
-        ready!(self.poll_until(cx, deadline));
-        if self.ahead.is_empty() {
-            self.parking = true;
+        if !self.ahead.is_empty() {
+            let began = *self.head_began.get_or_insert_with(Instant::now);
+            ready!(self.poll_until(cx, began + self.timeouts.request_head));
+            self.refuse(Reason::HeadTimeout);
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    }
+
+    /// Resolves when the connection has been idle for a while. Asked by whoever
+    /// drives hyper: when an answer ends hyper has often read already, and does
+    /// not come back before more arrives.
+    pub(super) fn poll_parking(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_idle() {
             return Poll::Pending;
         }
-        self.refuse(Reason::HeadTimeout);
-        Poll::Ready(Ok(()))
+        self.poll_until(cx, self.client.idle_since.get() + PARK_AFTER)
     }
 
     fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {

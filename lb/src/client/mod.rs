@@ -8,7 +8,7 @@ mod framing;
 mod guard;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     future::{Future, poll_fn},
     io,
@@ -103,10 +103,17 @@ async fn converse<N: Net>(
     let timeouts = worker.shared.timeouts;
     let guard = Guard::new(parked.stream, ahead, client.clone(), timeouts);
     let guard = Rc::new(RefCell::new(guard));
+    let tunnel = Cell::new(None);
     let service = service_fn(|request: Request<Incoming>| {
         guard.borrow_mut().head_parsed(rest_of(request.body()));
-        let answer = handle(worker.clone(), client.clone(), request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        let answered = handle(worker.clone(), client.clone(), request);
+        async {
+            let (answer, opened) = answered.await;
+            if opened.is_some() {
+                tunnel.set(opened);
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         // One buffer and one plain write cost less than gathering small pieces.
@@ -116,7 +123,13 @@ async fn converse<N: Net>(
     let ended = served.await;
     let guard = Rc::try_unwrap(guard).ok()?.into_inner();
     let (refused, unread) = (guard.refused(), guard.has_unread());
-    let (mut stream, _) = guard.into_parts();
+    let (mut stream, ahead) = guard.into_parts();
+    if let Some(tunnel) = tunnel.take() {
+        if let Err(error) = tunnel.run(stream, &ahead).await {
+            debug!("client={address} tunnel ended: {error}");
+        }
+        return None;
+    }
     match ended {
         Ended::Idle => {
             let (since, has_asked) = (client.idle_since.get(), client.has_asked.get());
@@ -224,8 +237,8 @@ impl<C: Stoppable, S: AsyncRead + AsyncWrite + Unpin> Future for Served<'_, C, S
         if let Poll::Ready(result) = self.connection.as_mut().poll(cx) {
             return Poll::Ready(Ended::Finished(result));
         }
-        let guard = self.guard.borrow();
-        if guard.wants_parking() {
+        let mut guard = self.guard.borrow_mut();
+        if guard.poll_parking(cx).is_ready() {
             return Poll::Ready(Ended::Idle);
         }
         let idle_ends = guard.is_idle() && self.stops.ends_idle(self.client.has_asked.get());

@@ -14,8 +14,9 @@ use tracing::warn;
 use super::{Exchange, Lease, Outbound};
 use crate::{
     balance::{ConnectFailure, Failure},
+    config::Timeouts,
     net::Net,
-    upstream::{AttemptBody, ConnectError, Connection, Reuse, Target, connect},
+    upstream::{AttemptBody, ConnectError, Connection, RequestBody, Reuse, Target, connect},
     worker::Worker,
 };
 
@@ -43,10 +44,12 @@ pub(super) async fn attempt<N: Net>(
     // Gone only if it was sent and must not be sent again.
     let request = take_request(outbound, server).ok_or(Failure::Sent { reused })?;
     let answer = connection.sender.try_send_request(request);
-    let limit = worker.shared.timeouts.response_head;
-    match await_answer(answer, connection.deadline.as_mut(), outbound, limit).await? {
+    let (timer, timeouts) = (connection.timer.as_mut(), &worker.shared.timeouts);
+    match await_answer(answer, timer, &outbound.body, timeouts).await? {
         // Nobody asked for another protocol: what follows is not HTTP.
-        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        Ok(response)
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS && !outbound.upgrades =>
+        {
             Err(Failure::BadAnswer)
         }
         Ok(response) => Ok((response, Lease { connection, pool: pool.clone() })),
@@ -63,27 +66,37 @@ async fn becomes_ready<N: Net>(worker: &Worker<N>, connection: &mut Connection<N
 
 type Answer = Result<Response<Incoming>, TrySendError<Request<AttemptBody>>>;
 
-/// Waits for the answer's head, for at most `limit` from the end of the
-/// request or from the last piece of its body that the client sent.
+/// Waits for the answer's head: for so long from the end of the request, and
+/// for as long as the request's body makes progress.
 async fn await_answer(
     answer: impl Future<Output = Answer>,
-    mut deadline: Pin<&mut Sleep>,
-    outbound: &Outbound,
-    limit: Duration,
+    mut timer: Pin<&mut Sleep>,
+    body: &RequestBody,
+    timeouts: &Timeouts,
 ) -> Result<Answer, Failure> {
-    deadline.as_mut().reset(Instant::now() + limit);
+    let began = Instant::now();
+    timer.as_mut().reset(began + timeouts.response_head.min(timeouts.body));
     tokio::pin!(answer);
     loop {
         tokio::select! {
             biased;
             answer = &mut answer => return Ok(answer),
-            () = deadline.as_mut() => {}
+            () = timer.as_mut() => {}
         }
-        match outbound.body.progressed().map(|progressed| progressed + limit) {
-            Some(later) if later > Instant::now() => deadline.as_mut().reset(later),
-            _ if outbound.body.is_awaited() => return Err(Failure::BodyTimedOut),
-            _ => return Err(Failure::HeadTimedOut),
+        let now = Instant::now();
+        let progressed = body.progressed().unwrap_or(began).max(began);
+        let over = body.is_over();
+        let deadline = progressed + if over { timeouts.response_head } else { timeouts.body };
+        if deadline <= now {
+            let client_is_silent = !over && body.is_awaited();
+            return Err(if client_is_silent {
+                Failure::BodyTimedOut
+            } else {
+                Failure::HeadTimedOut
+            });
         }
+        // The body may end meanwhile, and another limit hold then.
+        timer.as_mut().reset(deadline.min(now + timeouts.response_head));
     }
 }
 

@@ -7,13 +7,14 @@
 mod attempt;
 mod exchange;
 mod relay;
+mod tunnel;
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http_body::Body;
 use hyper::{
-    HeaderMap, Request, Response,
+    HeaderMap, Request, Response, StatusCode,
     body::Incoming,
     header::{self, HeaderValue},
     http::request,
@@ -23,7 +24,7 @@ use tokio::time::timeout_at;
 use crate::{
     balance::{Failure, Next, ServerId, next_step},
     error::{Reason, TEXT},
-    headers::{REQUEST_ID, is_idempotent, prepare_request, prepare_response},
+    headers::{REQUEST_ID, is_idempotent, prepare_request, prepare_response, upgrade_offer},
     net::Net,
     upstream::{RequestBody, Reuse, Target},
     worker::Worker,
@@ -31,6 +32,10 @@ use crate::{
 
 pub use exchange::{Client, Exchange, log_refusal};
 pub use relay::{AnswerBody, Lease, Relay};
+pub use tunnel::Tunnel;
+
+/// An answer, and the tunnel behind it if it opens one.
+pub type Answered<N> = (Response<AnswerBody<N>>, Option<Box<Tunnel<N>>>);
 
 /// A request on its way, as often as it takes.
 pub struct Outbound {
@@ -38,6 +43,8 @@ pub struct Outbound {
     head: Option<request::Parts>,
     body: RequestBody,
     idempotent: bool,
+    /// Whether the client offers to speak another protocol.
+    upgrades: bool,
     /// HTTP/1.0 may do without; a server gets its own name then.
     without_host: bool,
 }
@@ -64,7 +71,7 @@ pub fn handle<N: Net>(
     worker: Rc<Worker<N>>,
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> impl Future<Output = Response<AnswerBody<N>>> {
+) -> impl Future<Output = Answered<N>> {
     let exchange = Exchange::begin(worker.clone(), client, &request);
     answer(worker, exchange, request)
 }
@@ -73,21 +80,27 @@ async fn answer<N: Net>(
     worker: Rc<Worker<N>>,
     mut exchange: Exchange<N>,
     request: Request<Incoming>,
-) -> Response<AnswerBody<N>> {
+) -> Answered<N> {
     let idempotent = is_idempotent(&request);
     let (mut head, body) = request.into_parts();
     let max_body = worker.shared.max_body;
+    let offers = upgrade_offer(&head).filter(|_| body.is_end_stream());
     let prepared = prepare_request(&mut head, exchange.origin());
     if let Err(reason) = prepared.and_then(|()| check_length(&body, max_body)) {
-        return own_answer(&worker, exchange, reason);
+        return (own_answer(&worker, exchange, reason), None);
     }
     exchange.set_id(request_id(&worker, &mut head.headers));
+    let upgrades = offers.is_some();
+    if let Some(protocols) = offers {
+        head.headers.insert(header::UPGRADE, protocols);
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
     let Some(first) = worker.pick() else {
-        return own_answer(&worker, exchange, Reason::NoServer);
+        return (own_answer(&worker, exchange, Reason::NoServer), None);
     };
     let without_host = !head.headers.contains_key(header::HOST);
     let body = RequestBody::new(body, idempotent, max_body, exchange.attempt_began());
-    let mut outbound = Outbound { head: Some(head), body, idempotent, without_host };
+    let mut outbound = Outbound { head: Some(head), body, idempotent, upgrades, without_host };
     let forwarded = match worker.shared.timeouts.deadline {
         None => forward(&worker, &mut exchange, &mut outbound, first).await,
         Some(limit) => {
@@ -99,8 +112,15 @@ async fn answer<N: Net>(
         }
     };
     match forwarded {
-        Ok((response, lease)) => relay(exchange, response, lease, outbound.body),
-        Err(reason) => own_answer(&worker, exchange, reason),
+        Ok(answered) if answered.0.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let (response, tunnel) = Tunnel::open(exchange, answered);
+            (response, Some(tunnel))
+        }
+        Ok(answered) => {
+            let patience = worker.shared.timeouts.body;
+            (relay(exchange, answered, outbound.body, patience), None)
+        }
+        Err(reason) => (own_answer(&worker, exchange, reason), None),
     }
 }
 
@@ -195,9 +215,9 @@ fn reason_of(failure: Failure) -> Reason {
 
 fn relay<N: Net>(
     mut exchange: Exchange<N>,
-    response: Response<Incoming>,
-    mut lease: Lease<N>,
+    (response, mut lease): (Response<Incoming>, Lease<N>),
     request: RequestBody,
+    patience: Duration,
 ) -> Response<AnswerBody<N>> {
     let (mut head, incoming) = response.into_parts();
     exchange.answered(head.status, head.version);
@@ -206,7 +226,10 @@ fn relay<N: Net>(
     }
     // hyper writes the version that the client speaks, if told the newest.
     head.version = hyper::Version::HTTP_11;
-    Response::from_parts(head, AnswerBody::Relayed(Relay::new(incoming, lease, request, exchange)))
+    Response::from_parts(
+        head,
+        AnswerBody::Relayed(Relay::new(incoming, lease, request, exchange, patience)),
+    )
 }
 
 /// One of `lb`'s own answers: a sentence, and the reason code in `X-LB-Reason`.

@@ -5,20 +5,25 @@
 //! server broke off) it takes the connection down with it.
 
 use std::{
+    future::Future,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::Exchange;
 use crate::{
     net::Net,
     upstream::{Connection, Pool, RequestBody},
 };
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of an answer to a client.
 pub enum AnswerBody<N: Net> {
@@ -29,6 +34,8 @@ pub enum AnswerBody<N: Net> {
         /// Logged when the answer is gone.
         _exchange: Exchange<N>,
     },
+    /// Nothing: what follows is not HTTP.
+    None,
     /// A server's, as it comes.
     Relayed(Relay<N>),
 }
@@ -41,6 +48,10 @@ pub struct Relay<N: Net> {
     /// The request's body, which may outlast the answer.
     request: RequestBody,
     exchange: Exchange<N>,
+    /// How long the server may be silent.
+    patience: Duration,
+    /// Whether the connection's timer runs since the server's last bytes.
+    silent: bool,
 }
 
 /// A connection in use, and where it belongs.
@@ -58,8 +69,10 @@ impl<N: Net> Relay<N> {
         lease: Lease<N>,
         request: RequestBody,
         exchange: Exchange<N>,
+        patience: Duration,
     ) -> Self {
-        let mut relay = Relay { incoming, lease: Some(lease), request, exchange };
+        let lease = Some(lease);
+        let mut relay = Relay { incoming, lease, request, exchange, patience, silent: false };
         relay.release_at_end();
         relay
     }
@@ -70,6 +83,16 @@ impl<N: Net> Relay<N> {
         if self.incoming.is_end_stream() {
             self.end();
         }
+    }
+
+    /// The server is silent: resolves when it has been for too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(lease) = &mut self.lease else { return Poll::Pending };
+        let timer = &mut lease.connection.timer;
+        if !std::mem::replace(&mut self.silent, true) {
+            timer.as_mut().reset(Instant::now() + self.patience);
+        }
+        timer.as_mut().poll(cx)
     }
 
     fn end(&mut self) {
@@ -87,19 +110,25 @@ impl<N: Net> Relay<N> {
 
 impl<N: Net> Body for AnswerBody<N> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let relay = match self.get_mut() {
             AnswerBody::Own { sentence, .. } => {
                 return Poll::Ready(sentence.take().map(|bytes| Ok(Frame::data(bytes))));
             }
+            AnswerBody::None => return Poll::Ready(None),
             AnswerBody::Relayed(relay) => relay,
         };
-        let polled = ready!(Pin::new(&mut relay.incoming).poll_frame(cx));
+        let Poll::Ready(polled) = Pin::new(&mut relay.incoming).poll_frame(cx) else {
+            ready!(relay.poll_silence(cx));
+            relay.exchange.break_off();
+            return Poll::Ready(Some(Err("the server's answer came to a halt".into())));
+        };
+        relay.silent = false;
         match &polled {
             Some(Ok(frame)) => {
                 relay.exchange.count(frame.data_ref().map_or(0, Bytes::len));
@@ -112,12 +141,13 @@ impl<N: Net> Body for AnswerBody<N> {
             // A body without a length has no end but this one.
             None => relay.end(),
         }
-        Poll::Ready(polled)
+        Poll::Ready(polled.map(|frame| frame.map_err(BoxError::from)))
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             AnswerBody::Own { sentence, .. } => sentence.is_none(),
+            AnswerBody::None => true,
             AnswerBody::Relayed(relay) => relay.incoming.is_end_stream(),
         }
     }
@@ -127,6 +157,7 @@ impl<N: Net> Body for AnswerBody<N> {
             AnswerBody::Own { sentence, .. } => {
                 SizeHint::with_exact(sentence.as_ref().map_or(0, |s| s.len() as u64))
             }
+            AnswerBody::None => SizeHint::with_exact(0),
             AnswerBody::Relayed(relay) => relay.incoming.size_hint(),
         }
     }

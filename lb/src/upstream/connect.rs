@@ -5,8 +5,10 @@ use std::{
     task::Poll, time::Duration,
 };
 
+use bytes::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{AttemptBody, Upstream, governor::Permit, pool::IDLE_LIMIT};
@@ -34,15 +36,17 @@ pub struct Connection<S> {
     pub sender: SendRequest<AttemptBody>,
     /// The socket, shared with hyper's task.
     pub stream: Rc<RefCell<S>>,
+    /// What hyper had read beyond its last message when it let the socket go.
+    pub beyond: oneshot::Receiver<Bytes>,
     /// The epoch of the server's health when it was opened.
     pub epoch: u64,
     /// When it was last in use.
     pub used: Instant,
     /// How long it may be idle.
     pub idle_limit: Duration,
-    /// By when the answer under way must have begun. Kept for the life of the
+    /// How long the server's silence is borne. Kept for the life of the
     /// connection: putting a timer off is far cheaper than making one.
-    pub deadline: Pin<Box<Sleep>>,
+    pub timer: Pin<Box<Sleep>>,
 }
 
 /// Connects to `upstream` within `limit`.
@@ -67,22 +71,25 @@ pub async fn connect<N: Net>(
     };
     permit.succeeded();
     let stream = Rc::new(RefCell::new(stream));
-    let (sender, driver) = http1::Builder::new()
+    let (sender, mut driver) = http1::Builder::new()
         .handshake(TokioIo::new(SharedStream(stream.clone())))
         .await
         .map_err(|error| ConnectError::Local(io::Error::other(error)))?;
+    let (rest, beyond) = oneshot::channel();
     tokio::task::spawn_local(async move {
         // Errors reach the request that they concern through its sender.
-        let _ = driver.await;
+        let _ = (&mut driver).await;
+        let _ = rest.send(driver.into_parts().read_buf);
     });
     let now = Instant::now();
     Ok(Connection {
         sender,
         stream,
+        beyond,
         epoch,
         used: now,
         idle_limit: IDLE_LIMIT,
-        deadline: Box::pin(sleep_until(now)),
+        timer: Box::pin(sleep_until(now)),
     })
 }
 

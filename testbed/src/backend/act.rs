@@ -77,7 +77,13 @@ impl<N: Net> Connection<N> {
         let mut pace = [Pace::AtOnce, Pace::AtOnce];
         match fault {
             Fault::Garbage => return self.stream.write_all(b"\x16\x03 no HTTP\r\n\r\n").await,
-            Fault::RawAnswer(bytes) => return self.stream.write_all(bytes).await,
+            Fault::RawAnswer(bytes) | Fault::RawKeepAlive(bytes) => {
+                return self.stream.write_all(bytes).await;
+            }
+            Fault::SwitchProtocols(first) => {
+                let head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+                return self.stream.write_all(&[head, &first[..]].concat()).await;
+            }
             Fault::Informational(status) => {
                 let mut first = Answer::new(*status, Vec::new()).head();
                 first.append(&mut opening);
@@ -138,6 +144,7 @@ impl<N: Net> Connection<N> {
             Fault::ResetMidBody { .. } => End::Reset,
             Fault::CloseWhenNext => self.close_when_next().await?,
             Fault::HalfClose => self.half_close().await?,
+            Fault::SwitchProtocols(_) => self.send_back().await?,
             _ => return Ok(next(answer)),
         };
         Ok(Flow::Break(end))
@@ -159,6 +166,19 @@ impl<N: Net> Connection<N> {
         let ignored = self.read_away().await;
         self.note(format_args!("half-closed ignored_bytes={ignored}"));
         Ok(End::Abandon)
+    }
+
+    /// Sends everything back until the other side ends its direction.
+    async fn send_back(&mut self) -> io::Result<End> {
+        loop {
+            let bytes = self.inbox.data().to_vec();
+            self.inbox.consume(bytes.len());
+            self.stream.write_all(&bytes).await?;
+            if self.inbox.fill(&mut self.stream).await? == 0 {
+                self.stream.write_all(b"bye").await?;
+                return Ok(End::Fin);
+            }
+        }
     }
 
     async fn answer_early(&mut self, head: &RequestHead) -> io::Result<Flow> {

@@ -9,9 +9,12 @@ mod bodies;
 mod failover;
 mod keep_alive;
 mod kills;
+mod limits;
 mod passive_health;
+mod raw;
 mod rotation;
 mod stop;
+mod upgrades;
 
 use crate::e2e::Scenario;
 
@@ -24,7 +27,9 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         failover::SCENARIOS,
         kills::SCENARIOS,
         keep_alive::SCENARIOS,
+        limits::SCENARIOS,
         bodies::SCENARIOS,
+        upgrades::SCENARIOS,
         stop::SCENARIOS,
     ]
     .into_iter()

@@ -1,0 +1,170 @@
+//! Connections that become tunnels.
+
+use anyhow::{Result, ensure};
+use testbed::{
+    fault::Fault,
+    log::{Event, EventKind},
+};
+
+use super::{
+    raw::{Raw, ask},
+    scenario,
+};
+use crate::e2e::{Scenario, World};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario!(
+        62,
+        "upgrades",
+        tunnel,
+        Events,
+        "after a 101: 10 000 frames both ways, then a half-close"
+    ),
+    scenario!(
+        62,
+        "upgrades",
+        sent_ahead,
+        Events,
+        "bytes that either side sends with its head arrive"
+    ),
+    scenario!(
+        62,
+        "upgrades",
+        declined,
+        Events,
+        "a server that answers 200 instead is relayed, and kept"
+    ),
+    scenario!(
+        62,
+        "upgrades",
+        not_asked_for,
+        Events,
+        "a 101 that nobody asked for is a bad answer; a body, or HTTP/1.0, asks for none"
+    ),
+    scenario!(
+        62,
+        "upgrades",
+        survives_drain,
+        Events,
+        "a tunnel goes on through the drain, and its end ends it"
+    ),
+    scenario!(
+        62,
+        "upgrades",
+        client_gone,
+        Events,
+        "a client that goes away takes the server's side along"
+    ),
+];
+
+const OFFER: &str =
+    "GET /chat HTTP/1.1\r\nHost: test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\n\r\n";
+
+/// Opens a tunnel; returns it, and the head of the 101.
+async fn open(w: &mut World) -> Result<(Raw, String)> {
+    let mut raw = Raw::connect(w).await?;
+    raw.write(OFFER).await?;
+    let head = raw.until("\r\n\r\n").await?;
+    ensure!(head.starts_with("HTTP/1.1 101 "), "got {head:?}");
+    Ok((raw, head))
+}
+
+async fn tunnel(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::SwitchProtocols(Vec::new()));
+    let (mut raw, head) = open(w).await?;
+    let lower = head.to_ascii_lowercase();
+    ensure!(lower.contains("\r\nupgrade: echo\r\n"), "got {head:?}");
+    ensure!(lower.contains("\r\nconnection: upgrade\r\n"), "got {head:?}");
+    for frame in 0..10_000_u32 {
+        raw.write(frame.to_be_bytes()).await?;
+        let back = raw.exactly(4).await?;
+        ensure!(back == frame.to_be_bytes(), "frame {frame} came back as {back:?}");
+    }
+    raw.write(vec![7; 1 << 20]).await.and(Ok(()))?;
+    raw.finish().await?;
+    let rest = raw.rest().await?;
+    ensure!(rest.len() == (1 << 20) + 3 && rest.ends_with("bye"), "{} bytes", rest.len());
+    w.lb()?.prints(0, "status=101").await?;
+    Ok(())
+}
+
+async fn sent_ahead(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::SwitchProtocols(b"welcome".to_vec()));
+    let mut raw = Raw::connect(w).await?;
+    raw.write(format!("{OFFER}early")).await?;
+    raw.until("\r\n\r\n").await?;
+    raw.until("welcomeearly").await?;
+    raw.finish().await?;
+    ensure!(raw.rest().await? == "bye", "the end is missing");
+    Ok(())
+}
+
+async fn declined(w: &mut World) -> Result<()> {
+    w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    let mut raw = Raw::connect(w).await?;
+    for _ in 0..4 {
+        raw.write(OFFER).await?;
+        let head = raw.until("\r\n\r\n").await?;
+        ensure!(head.starts_with("HTTP/1.1 200 "), "got {head:?}");
+        let length = head.to_ascii_lowercase();
+        let length =
+            length.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next());
+        raw.exactly(length.unwrap_or("0").parse()?).await?;
+    }
+    let opened = |event: &Event| matches!(event.kind, EventKind::Accepted { .. });
+    let connections = w.log.count(0, opened);
+    ensure!(connections <= 4, "{connections} connections for 2 servers and their probes");
+    Ok(())
+}
+
+async fn not_asked_for(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::SwitchProtocols(Vec::new()));
+    for request in [
+        "POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nUpgrade: echo\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: test\r\nConnection: upgrade, close\r\nUpgrade: echo\r\nContent-Length: 1\r\n\r\nx",
+        "POST / HTTP/1.0\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n",
+    ] {
+        let answer = ask(w, request).await?;
+        ensure!(
+            answer.contains(" 502 ") && answer.contains("bad_answer"),
+            "{request:?}: {answer:?}"
+        );
+    }
+    Ok(())
+}
+
+async fn survives_drain(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::SwitchProtocols(Vec::new()));
+    let (mut raw, _) = open(w).await?;
+    let mark = w.log.len();
+    w.lb()?.terminate()?;
+    w.lb()?.prints(mark, "stopping").await?;
+    raw.write("still here").await?;
+    raw.until("still here").await?;
+    raw.finish().await?;
+    ensure!(raw.rest().await? == "bye", "the end is missing");
+    w.lb()?.exited().await
+}
+
+async fn client_gone(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::SwitchProtocols(Vec::new()));
+    let mark = w.log.len();
+    let (raw, _) = open(w).await?;
+    drop(raw);
+    let closed = |event: &Event| matches!(event.kind, EventKind::Closed { .. });
+    w.log.wait_from(mark, "the server's side to be closed", closed).await?;
+    Ok(())
+}
