@@ -1,9 +1,10 @@
 //! Timeouts and limits: each with its own status and reason, and not too early.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use testbed::{client::Request, fault::Fault};
+use tokio::time::Instant;
 
 use super::{
     raw::{Raw, ask, expect_refusal},
