@@ -12,6 +12,7 @@ pub mod config;
 pub mod net;
 
 pub mod error;
+mod framing;
 pub mod headers;
 
 pub mod cluster;

@@ -19,8 +19,12 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::framing::{Rest, head_end, leading_empty};
-use crate::{config::Timeouts, error::Reason, proxy::Client};
+use crate::{
+    config::Timeouts,
+    error::Reason,
+    framing::{Rest, head_end, leading_empty},
+    proxy::Client,
+};
 
 /// The longest request line (414).
 const LINE_LIMIT: usize = 8 * 1024;

@@ -4,7 +4,6 @@
 //! [`guard`]; one that is not is *parked*: all that is left of it is its socket
 //! and a timer. Owns no request: that is [`proxy`](crate::proxy)'s.
 
-mod framing;
 mod guard;
 
 use std::{
@@ -28,9 +27,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use self::{framing::Rest, guard::Guard};
+use self::guard::Guard;
 use crate::{
     error::Reason,
+    framing::Rest,
     net::{Net, SharedStream},
     proxy::{Client, handle, log_refusal},
     serve::Stops,

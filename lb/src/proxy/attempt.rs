@@ -1,13 +1,12 @@
 //! One attempt at one server: a connection, the request, the answer's head.
 
-use std::{future::Future, pin::Pin, time::Duration};
-
-use hyper::{
-    Request, Response, StatusCode,
-    body::Incoming,
-    client::conn::TrySendError,
-    header::{self, HeaderValue},
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    time::Duration,
 };
+
+use hyper::{StatusCode, http::response};
 use tokio::time::{Instant, Sleep, timeout};
 use tracing::warn;
 
@@ -16,7 +15,7 @@ use crate::{
     balance::{ConnectFailure, Failure},
     config::Timeouts,
     net::Net,
-    upstream::{AttemptBody, ConnectError, Connection, RequestBody, Reuse, Target, connect},
+    upstream::{ConnectError, Connection, RequestBody, Reuse, Target, WireError, connect},
     worker::Worker,
 };
 
@@ -24,10 +23,10 @@ use crate::{
 pub(super) async fn attempt<N: Net>(
     worker: &Worker<N>,
     exchange: &mut Exchange<N>,
-    outbound: &mut Outbound,
+    outbound: &Outbound,
     server: &Target<N>,
     fresh: bool,
-) -> Result<(Response<Incoming>, Lease<N>), Failure> {
+) -> Result<(response::Parts, Lease<N>), Failure> {
     let pool = &server.pool;
     let for_posts = worker.shared.reuse_for_posts;
     let reuse = if fresh { Reuse::Never } else { outbound.reuse(for_posts) };
@@ -38,33 +37,34 @@ pub(super) async fn attempt<N: Net>(
         None => Box::pin(obtain(worker, server, reuse)).await?,
     };
     exchange.connected(server, reused);
-    if !connection.sender.is_ready() && !Box::pin(becomes_ready(worker, &mut connection)).await {
-        return Err(Failure::Unsent { reused });
-    }
-    // Gone only if it was sent and must not be sent again.
-    let request = take_request(outbound, server).ok_or(Failure::Sent { reused })?;
-    let answer = connection.sender.try_send_request(request);
-    let (timer, timeouts) = (connection.timer.as_mut(), &worker.shared.timeouts);
-    match await_answer(answer, timer, &outbound.body, timeouts).await? {
+    let Connection { wire, timer, .. } = &mut *connection;
+    let host = outbound.without_host.then_some(&server.pool.upstream.host);
+    wire.begin(&outbound.head, host, outbound.body.attempt());
+    let method = &outbound.head.method;
+    let answer = poll_fn(|cx| wire.poll_head(cx, method, &worker.scratch));
+    let timeouts = &worker.shared.timeouts;
+    match await_answer(answer, timer.as_mut(), &outbound.body, timeouts).await? {
         // Nobody asked for another protocol: what follows is not HTTP.
-        Ok(response)
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS && !outbound.upgrades =>
-        {
+        Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && !outbound.upgrades => {
             Err(Failure::BadAnswer)
         }
-        Ok(response) => Ok((response, Lease { connection, pool: pool.clone() })),
-        Err(error) => Err(classify(error, outbound, reused)),
+        Ok(head) => Ok((head, Lease { connection, pool: pool.clone() })),
+        Err(error) => Err(classify(&error, reused)),
     }
 }
 
-/// Whether a connection whose last request may still be on its way takes a new
-/// one, soon.
-async fn becomes_ready<N: Net>(worker: &Worker<N>, connection: &mut Connection<N::Stream>) -> bool {
-    let ready = timeout(worker.shared.timeouts.connect, connection.sender.ready());
-    matches!(ready.await, Ok(Ok(())))
+/// What a broken exchange means: whether the request may have been executed.
+fn classify(error: &WireError, reused: bool) -> Failure {
+    match error {
+        WireError::Unsent(_) => Failure::Unsent { reused },
+        // On a connection that was used before it may be what an answer before
+        // left behind: no evidence.
+        WireError::Garbage(_) if !reused => Failure::BadAnswer,
+        _ => Failure::Sent { reused },
+    }
 }
 
-type Answer = Result<Response<Incoming>, TrySendError<Request<AttemptBody>>>;
+type Answer = Result<response::Parts, WireError>;
 
 /// Waits for the answer's head: for so long from the end of the request, and
 /// for as long as the request's body makes progress.
@@ -106,7 +106,7 @@ async fn obtain<N: Net>(
     worker: &Worker<N>,
     server: &Target<N>,
     reuse: Reuse,
-) -> Result<(Connection<N::Stream>, bool), Failure> {
+) -> Result<(Box<Connection<N::Stream>>, bool), Failure> {
     let obtained = connect_or_reuse(worker, server, reuse);
     tokio::pin!(obtained);
     loop {
@@ -128,7 +128,7 @@ async fn connect_or_reuse<N: Net>(
     worker: &Worker<N>,
     server: &Target<N>,
     reuse: Reuse,
-) -> Result<(Connection<N::Stream>, bool), Failure> {
+) -> Result<(Box<Connection<N::Stream>>, bool), Failure> {
     let (pool, upstream) = (&server.pool, &*server.pool.upstream);
     let acquired = upstream.governor.acquire();
     tokio::pin!(acquired);
@@ -186,39 +186,5 @@ fn connect_failed<N: Net>(
             }
             Failure::ConnectTimedOut
         }
-    }
-}
-
-/// The request for one attempt; its head is kept if it may be needed again.
-fn take_request<N: Net>(
-    outbound: &mut Outbound,
-    server: &Target<N>,
-) -> Option<Request<AttemptBody>> {
-    let mut head =
-        if outbound.is_repeatable() { outbound.head.clone()? } else { outbound.head.take()? };
-    if outbound.without_host {
-        head.headers.insert(header::HOST, server.pool.upstream.host.clone());
-    }
-    if outbound.body.is_chunked() {
-        // Said aloud, or hyper would send a GET's body as none.
-        head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    Some(Request::from_parts(head, outbound.body.attempt()))
-}
-
-fn classify(
-    mut error: TrySendError<Request<AttemptBody>>,
-    outbound: &mut Outbound,
-    reused: bool,
-) -> Failure {
-    if let Some(unsent) = error.take_message() {
-        // The body was not touched either: hyper hands back what it never began.
-        outbound.head = Some(unsent.into_parts().0);
-        return Failure::Unsent { reused };
-    }
-    let error = error.into_error();
-    match error.is_parse() && !reused {
-        true => Failure::BadAnswer,
-        false => Failure::Sent { reused },
     }
 }

@@ -17,7 +17,7 @@ use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::Incoming,
     header::{self, HeaderValue},
-    http::request,
+    http::{request, response},
 };
 use tokio::time::timeout_at;
 
@@ -39,8 +39,7 @@ pub type Answered<N> = (Response<AnswerBody<N>>, Option<Box<Tunnel<N>>>);
 
 /// A request on its way, as often as it takes.
 pub struct Outbound {
-    /// `None` while an attempt has it that may not be repeated.
-    head: Option<request::Parts>,
+    head: request::Parts,
     body: RequestBody,
     idempotent: bool,
     /// Whether the client offers to speak another protocol.
@@ -99,20 +98,20 @@ async fn answer<N: Net>(
         return (own_answer(&worker, exchange, Reason::NoServer), None);
     };
     let without_host = !head.headers.contains_key(header::HOST);
-    let body = RequestBody::new(body, idempotent, max_body, exchange.attempt_began());
-    let mut outbound = Outbound { head: Some(head), body, idempotent, upgrades, without_host };
+    let body = RequestBody::new(body, max_body, exchange.attempt_began());
+    let outbound = Outbound { head, body, idempotent, upgrades, without_host };
     let forwarded = match worker.shared.timeouts.deadline {
-        None => forward(&worker, &mut exchange, &mut outbound, first).await,
+        None => forward(&worker, &mut exchange, &outbound, first).await,
         Some(limit) => {
             let deadline = exchange.began() + limit;
-            let forwarded = forward(&worker, &mut exchange, &mut outbound, first);
+            let forwarded = forward(&worker, &mut exchange, &outbound, first);
             // Boxed, so that those without a deadline need no room for it.
             let forwarded = Box::pin(timeout_at(deadline, forwarded)).await;
             forwarded.unwrap_or(Err(Reason::DeadlineExceeded))
         }
     };
     match forwarded {
-        Ok(answered) if answered.0.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        Ok(answered) if answered.0.status == StatusCode::SWITCHING_PROTOCOLS => {
             let (response, tunnel) = Tunnel::open(exchange, answered);
             (response, Some(tunnel))
         }
@@ -141,9 +140,9 @@ fn request_id<N: Net>(worker: &Worker<N>, headers: &mut HeaderMap) -> HeaderValu
 async fn forward<N: Net>(
     worker: &Worker<N>,
     exchange: &mut Exchange<N>,
-    outbound: &mut Outbound,
+    outbound: &Outbound,
     first: Target<N>,
-) -> Result<(Response<Incoming>, Lease<N>), Reason> {
+) -> Result<(response::Parts, Lease<N>), Reason> {
     let mut server = first;
     let mut tried: Vec<ServerId> = Vec::new();
     let mut fresh = false;
@@ -155,7 +154,7 @@ async fn forward<N: Net>(
     let failure = loop {
         let failure = match attempt::attempt(worker, exchange, outbound, &server, fresh).await {
             Ok(answered) => {
-                let status = answered.0.status().as_u16();
+                let status = answered.0.status.as_u16();
                 if !outbound.is_repeatable() || !worker.shared.retry_status.contains(status) {
                     return Ok(answered);
                 }
@@ -167,6 +166,9 @@ async fn forward<N: Net>(
         exchange.attempt_failed(&server, failure);
         if let Some(reason) = outbound.body.failure() {
             return Err(reason);
+        }
+        if !outbound.body.is_whole() {
+            break failure;
         }
         match next_step(failure, outbound.is_repeatable(), elsewhere) {
             Next::FreshConnection => {
@@ -215,21 +217,17 @@ fn reason_of(failure: Failure) -> Reason {
 
 fn relay<N: Net>(
     mut exchange: Exchange<N>,
-    (response, mut lease): (Response<Incoming>, Lease<N>),
+    (mut head, mut lease): (response::Parts, Lease<N>),
     request: RequestBody,
     patience: Duration,
 ) -> Response<AnswerBody<N>> {
-    let (mut head, incoming) = response.into_parts();
     exchange.answered(head.status, head.version);
     if let Some(kept) = prepare_response(&mut head.headers) {
         lease.connection.idle_limit = lease.connection.idle_limit.min(kept);
     }
     // hyper writes the version that the client speaks, if told the newest.
     head.version = hyper::Version::HTTP_11;
-    Response::from_parts(
-        head,
-        AnswerBody::Relayed(Relay::new(incoming, lease, request, exchange, patience)),
-    )
+    Response::from_parts(head, AnswerBody::Relayed(Relay::new(lease, request, exchange, patience)))
 }
 
 /// One of `lb`'s own answers: a sentence, and the reason code in `X-LB-Reason`.

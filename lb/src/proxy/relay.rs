@@ -14,7 +14,6 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::Exchange;
@@ -42,7 +41,6 @@ pub enum AnswerBody<N: Net> {
 
 /// A server's body and the connection that it comes on.
 pub struct Relay<N: Net> {
-    incoming: Incoming,
     /// Until the body has ended.
     lease: Option<Lease<N>>,
     /// The request's body, which may outlast the answer.
@@ -52,27 +50,28 @@ pub struct Relay<N: Net> {
     patience: Duration,
     /// Whether the connection's timer runs since the server's last bytes.
     silent: bool,
+    /// Why it broke off, to be told next.
+    broken: Option<BoxError>,
 }
 
 /// A connection in use, and where it belongs.
 pub struct Lease<N: Net> {
     /// The connection.
-    pub connection: Connection<N::Stream>,
+    pub connection: Box<Connection<N::Stream>>,
     /// Its pool.
     pub pool: Rc<Pool<N>>,
 }
 
 impl<N: Net> Relay<N> {
-    /// Relays `incoming`, which comes on the leased connection.
+    /// Relays what comes on the leased connection.
     pub fn new(
-        incoming: Incoming,
         lease: Lease<N>,
         request: RequestBody,
         exchange: Exchange<N>,
         patience: Duration,
     ) -> Self {
         let lease = Some(lease);
-        let mut relay = Relay { incoming, lease, request, exchange, patience, silent: false };
+        let mut relay = Relay { lease, request, exchange, patience, silent: false, broken: None };
         relay.release_at_end();
         relay
     }
@@ -80,7 +79,7 @@ impl<N: Net> Relay<N> {
     /// Gives the connection back as soon as the last byte is here, not when
     /// somebody asks for more.
     fn release_at_end(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.lease.as_ref().is_some_and(|lease| lease.connection.wire.is_over()) {
             self.end();
         }
     }
@@ -93,6 +92,41 @@ impl<N: Net> Relay<N> {
             timer.as_mut().reset(Instant::now() + self.patience);
         }
         timer.as_mut().poll(cx)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
+        let polled = match lease.connection.wire.poll_body(cx) {
+            Poll::Ready(polled) => polled.transpose().map_err(BoxError::from),
+            Poll::Pending => {
+                ready!(self.poll_silence(cx));
+                Err("the server's answer came to a halt".into())
+            }
+        };
+        self.silent = false;
+        match polled {
+            Ok(Some(frame)) => {
+                self.exchange.count(frame.data_ref().map_or(0, Bytes::len));
+                self.release_at_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            // A body without a length has no end but this one.
+            Ok(None) => {
+                self.end();
+                Poll::Ready(None)
+            }
+            Err(error) => {
+                self.exchange.break_off();
+                // What came before is flushed first: an error takes hyper's
+                // buffer down.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
     }
 
     fn end(&mut self) {
@@ -116,39 +150,20 @@ impl<N: Net> Body for AnswerBody<N> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let relay = match self.get_mut() {
+        match self.get_mut() {
             AnswerBody::Own { sentence, .. } => {
-                return Poll::Ready(sentence.take().map(|bytes| Ok(Frame::data(bytes))));
+                Poll::Ready(sentence.take().map(|bytes| Ok(Frame::data(bytes))))
             }
-            AnswerBody::None => return Poll::Ready(None),
-            AnswerBody::Relayed(relay) => relay,
-        };
-        let Poll::Ready(polled) = Pin::new(&mut relay.incoming).poll_frame(cx) else {
-            ready!(relay.poll_silence(cx));
-            relay.exchange.break_off();
-            return Poll::Ready(Some(Err("the server's answer came to a halt".into())));
-        };
-        relay.silent = false;
-        match &polled {
-            Some(Ok(frame)) => {
-                relay.exchange.count(frame.data_ref().map_or(0, Bytes::len));
-                match frame.is_trailers() {
-                    true => relay.end(),
-                    false => relay.release_at_end(),
-                }
-            }
-            Some(Err(_)) => relay.exchange.break_off(),
-            // A body without a length has no end but this one.
-            None => relay.end(),
+            AnswerBody::None => Poll::Ready(None),
+            AnswerBody::Relayed(relay) => relay.poll(cx),
         }
-        Poll::Ready(polled.map(|frame| frame.map_err(BoxError::from)))
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             AnswerBody::Own { sentence, .. } => sentence.is_none(),
             AnswerBody::None => true,
-            AnswerBody::Relayed(relay) => relay.incoming.is_end_stream(),
+            AnswerBody::Relayed(relay) => relay.lease.is_none(),
         }
     }
 
@@ -158,7 +173,10 @@ impl<N: Net> Body for AnswerBody<N> {
                 SizeHint::with_exact(sentence.as_ref().map_or(0, |s| s.len() as u64))
             }
             AnswerBody::None => SizeHint::with_exact(0),
-            AnswerBody::Relayed(relay) => relay.incoming.size_hint(),
+            AnswerBody::Relayed(relay) => match &relay.lease {
+                Some(lease) => lease.connection.wire.size_hint(),
+                None => SizeHint::with_exact(0),
+            },
         }
     }
 }

@@ -6,15 +6,11 @@
 
 use std::io;
 
-use bytes::Bytes;
-use hyper::{Response, body::Incoming, header};
+use hyper::{Response, header, http::response};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
 
 use super::{AnswerBody, Exchange, Lease};
-use crate::{
-    headers::prepare_response,
-    net::{Net, SharedStream},
-};
+use crate::{headers::prepare_response, net::Net};
 
 /// How many bytes are on their way in each direction, at most.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -29,9 +25,8 @@ impl<N: Net> Tunnel<N> {
     /// The answer that opens the tunnel, and the tunnel.
     pub(super) fn open(
         mut exchange: Exchange<N>,
-        (response, lease): (Response<Incoming>, Lease<N>),
+        (mut head, lease): (response::Parts, Lease<N>),
     ) -> (Response<AnswerBody<N>>, Box<Self>) {
-        let (mut head, _) = response.into_parts();
         exchange.answered(head.status, head.version);
         let protocol = head.headers.remove(header::UPGRADE);
         prepare_response(&mut head.headers);
@@ -54,10 +49,7 @@ impl<N: Net> Tunnel<N> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let connection = self.lease.connection;
-        // hyper's task ends with the head; what it has read beyond is ours.
-        let beyond: Bytes = connection.beyond.await.unwrap_or_default();
-        let mut server = SharedStream(connection.stream);
+        let (mut server, beyond) = self.lease.connection.wire.into_parts();
         client.write_all(&beyond).await?;
         server.write_all(ahead).await?;
         let sizes = (BUFFER_BYTES, BUFFER_BYTES);

@@ -30,14 +30,13 @@ pub struct RequestBody(Option<Rc<RefCell<Source>>>);
 #[derive(Debug)]
 struct Source {
     incoming: Incoming,
-    /// What has been read, from the beginning, if it is to be kept. Copied, as
+    /// What has been read, from the beginning, while it is short. Copied, as
     /// a piece of a few bytes would hold on to the whole buffer it came in.
     kept: Vec<u8>,
     read_bytes: u64,
     trailers: Option<HeaderMap>,
     /// Whether `kept` is all that has been read.
     whole: bool,
-    keep: bool,
     ended: bool,
     /// Why no more of it comes.
     failure: Option<Reason>,
@@ -52,9 +51,8 @@ struct Source {
 }
 
 impl RequestBody {
-    /// Takes the body as it comes from the client; with `keep`, its beginning
-    /// is kept so that it can be sent again. It fails beyond `limit` bytes.
-    pub fn new(incoming: Incoming, keep: bool, limit: u64, now: Instant) -> Self {
+    /// Takes the body as it comes from the client; it fails beyond `limit` bytes.
+    pub fn new(incoming: Incoming, limit: u64, now: Instant) -> Self {
         if Body::is_end_stream(&incoming) {
             return RequestBody(None);
         }
@@ -64,7 +62,6 @@ impl RequestBody {
             read_bytes: 0,
             trailers: None,
             whole: true,
-            keep,
             ended: false,
             failure: None,
             limit,
@@ -147,6 +144,18 @@ struct Reader {
     trailers_sent: bool,
 }
 
+impl AttemptBody {
+    /// Whether all of it is kept, however often it is sent.
+    pub fn is_kept(&self) -> bool {
+        let fits = |reader: &Reader| {
+            let source = reader.source.borrow();
+            let rest = source.incoming.size_hint().exact();
+            source.whole && rest.is_some_and(|rest| rest <= KEPT_BYTES as u64)
+        };
+        self.0.as_ref().is_none_or(fits)
+    }
+}
+
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
 impl Source {
@@ -186,7 +195,7 @@ impl Source {
 
     fn keep(&mut self, data: &[u8]) {
         self.read_bytes += data.len() as u64;
-        self.whole &= self.keep && self.read_bytes <= KEPT_BYTES as u64;
+        self.whole &= self.read_bytes <= KEPT_BYTES as u64;
         if self.whole {
             self.kept.extend_from_slice(data);
         } else {

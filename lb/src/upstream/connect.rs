@@ -1,18 +1,14 @@
-//! One governed connect, and the HTTP connection on top of it.
+//! One governed connect.
 
 use std::{
-    cell::RefCell, collections::VecDeque, future::Future, io, net::SocketAddr, pin::Pin, rc::Rc,
-    task::Poll, time::Duration,
+    collections::VecDeque, future::Future, io, net::SocketAddr, pin::Pin, task::Poll,
+    time::Duration,
 };
 
-use bytes::Bytes;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::{AttemptBody, Upstream, governor::Permit, pool::IDLE_LIMIT};
-use crate::net::{Net, SharedStream, is_local};
+use super::{Upstream, Wire, governor::Permit, pool::IDLE_LIMIT};
+use crate::net::{Net, is_local};
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -28,16 +24,11 @@ pub enum ConnectError {
     },
 }
 
-/// A connection to a server: the handle for requests, and the socket for a
-/// look at its state. hyper drives the socket in a task of its own.
+/// A connection to a server.
 #[derive(Debug)]
 pub struct Connection<S> {
-    /// hyper's handle; one request at a time.
-    pub sender: SendRequest<AttemptBody>,
-    /// The socket, shared with hyper's task.
-    pub stream: Rc<RefCell<S>>,
-    /// What hyper had read beyond its last message when it let the socket go.
-    pub beyond: oneshot::Receiver<Bytes>,
+    /// What is sent and read on it.
+    pub wire: Wire<S>,
     /// The epoch of the server's health when it was opened.
     pub epoch: u64,
     /// When it was last in use.
@@ -59,7 +50,7 @@ pub async fn connect<N: Net>(
     permit: Permit<'_>,
     limit: Duration,
     epoch: u64,
-) -> Result<Connection<N::Stream>, ConnectError> {
+) -> Result<Box<Connection<N::Stream>>, ConnectError> {
     let addresses = upstream.addresses.load_full();
     let stream = match connect_any(net, &addresses, permit.patience(), limit).await {
         Ok(stream) => stream,
@@ -70,27 +61,10 @@ pub async fn connect<N: Net>(
         Err(error) => return Err(ConnectError::Refused(error)),
     };
     permit.succeeded();
-    let stream = Rc::new(RefCell::new(stream));
-    let (sender, mut driver) = http1::Builder::new()
-        .handshake(TokioIo::new(SharedStream(stream.clone())))
-        .await
-        .map_err(|error| ConnectError::Local(io::Error::other(error)))?;
-    let (rest, beyond) = oneshot::channel();
-    tokio::task::spawn_local(async move {
-        // Errors reach the request that they concern through its sender.
-        let _ = (&mut driver).await;
-        let _ = rest.send(driver.into_parts().read_buf);
-    });
     let now = Instant::now();
-    Ok(Connection {
-        sender,
-        stream,
-        beyond,
-        epoch,
-        used: now,
-        idle_limit: IDLE_LIMIT,
-        timer: Box::pin(sleep_until(now)),
-    })
+    let timer = Box::pin(sleep_until(now));
+    let wire = Wire::new(stream);
+    Ok(Box::new(Connection { wire, epoch, used: now, idle_limit: IDLE_LIMIT, timer }))
 }
 
 /// Connects to one of `addresses` within `limit`. When one fails the next is
@@ -166,6 +140,8 @@ fn more_telling(before: Option<io::Error>, error: io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::RefCell, rc::Rc};
+
     use rustix::io::Errno;
 
     use super::*;

@@ -1,13 +1,15 @@
 //! Connections to the servers.
 //!
 //! Owns what the request path keeps for each server ([`Upstream`]), the
-//! governed connect (`governor`) and the keep-alive pools (`pool`). Never
+//! governed connect (`governor`), HTTP on a connection (`http1`) and the
+//! keep-alive pools (`pool`). Never
 //! chooses a server and never retries: that is the proxy's, by the rules of
 //! the core.
 
 mod body;
 mod connect;
 mod governor;
+mod http1;
 mod pool;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,6 +23,7 @@ use crate::config::{Authority, Server};
 pub use body::{AttemptBody, RequestBody};
 pub use connect::{ConnectError, Connection, connect, connect_any};
 pub use governor::Governor;
+pub use http1::{Wire, WireError};
 pub use pool::{Pool, Pools, Reuse, Target};
 
 /// One server, as the shell sees it; shared by all threads.

@@ -46,7 +46,7 @@ pub struct Pool<N: Net> {
     /// The server.
     pub upstream: Arc<Upstream>,
     net: N,
-    idle: RefCell<Vec<Connection<N::Stream>>>,
+    idle: RefCell<Vec<Box<Connection<N::Stream>>>>,
     returned: Notify,
     /// Requests that wait for a connection.
     waiting: Cell<usize>,
@@ -54,22 +54,20 @@ pub struct Pool<N: Net> {
 
 impl<N: Net> Pool<N> {
     /// The connection used last, if any is worth another request in `epoch`.
-    pub fn take(&self, epoch: u64, reuse: Reuse, now: Instant) -> Option<Connection<N::Stream>> {
+    pub fn take(
+        &self,
+        epoch: u64,
+        reuse: Reuse,
+        now: Instant,
+    ) -> Option<Box<Connection<N::Stream>>> {
         if reuse == Reuse::Never {
             return None;
         }
         let mut idle = self.idle.borrow_mut();
         while let Some(connection) = idle.pop() {
             let age = now.saturating_duration_since(connection.used);
-            if connection.sender.is_closed()
-                || connection.epoch < epoch
-                || age >= connection.idle_limit
-            {
-                continue;
-            }
-            if self.net.has_news(&connection.stream.borrow()) {
-                // An end, or bytes that would pass for the next answer, which
-                // hyper has not seen yet.
+            let too_old = connection.epoch < epoch || age >= connection.idle_limit;
+            if too_old || self.has_ended(&connection) {
                 continue;
             }
             if reuse == Reuse::Any {
@@ -80,7 +78,7 @@ impl<N: Net> Pool<N> {
                 idle.push(connection);
                 return None;
             }
-            if self.net.is_quiet(&connection.stream.borrow()) {
+            if self.net.is_quiet(connection.wire.stream()) {
                 return Some(connection);
             }
         }
@@ -88,8 +86,8 @@ impl<N: Net> Pool<N> {
     }
 
     /// Takes a connection back that has carried a whole answer, until `now`.
-    pub fn put(&self, mut connection: Connection<N::Stream>, now: Instant) {
-        if connection.sender.is_closed() {
+    pub fn put(&self, mut connection: Box<Connection<N::Stream>>, now: Instant) {
+        if !connection.wire.is_reusable() {
             return;
         }
         connection.used = now;
@@ -105,9 +103,16 @@ impl<N: Net> Pool<N> {
         self.returned.notified().await;
     }
 
+    /// Whether the server has ended it, or sent what nobody asked for and what
+    /// would pass for the next answer, as far as the event loop knows.
+    fn has_ended(&self, connection: &Connection<N::Stream>) -> bool {
+        let stream = connection.wire.stream();
+        self.net.has_news(stream) && !self.net.is_quiet(stream)
+    }
+
     fn close_idle(&self, now: Instant) {
         self.idle.borrow_mut().retain(|connection| {
-            !connection.sender.is_closed()
+            !self.has_ended(connection)
                 && now.duration_since(connection.used) < connection.idle_limit
         });
     }

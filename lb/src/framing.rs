@@ -1,14 +1,15 @@
-//! Where a client's messages end in the stream of its bytes.
+//! Where messages end in a stream of bytes.
 //!
-//! Decides nothing about validity: hyper parses every byte once more. Knows
-//! just enough to hand hyper one message at a time, so that the limits of a
-//! head hold for each, and nothing of the next is hidden in hyper's buffer.
+//! Decides nothing about validity: every byte is parsed once more. [`Rest`]
+//! knows just enough to hand hyper one message of a client at a time, so that
+//! the limits of a head hold for each, and nothing of the next is hidden in
+//! hyper's buffer.
 
 use memchr::memchr_iter;
 
 /// The end of a head in `bytes`: behind its first empty line, which may be
 /// ended by a bare line feed (RFC 9112 §2.2). Looks at line ends from `from` on.
-pub(super) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
+pub(crate) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     memchr_iter(b'\n', &bytes[from..]).find_map(|at| match bytes[from + at + 1..] {
         [b'\n', ..] => Some(from + at + 2),
         [b'\r', b'\n', ..] => Some(from + at + 3),
@@ -18,13 +19,13 @@ pub(super) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
 
 /// How many empty lines' worth of bytes precede a head: they are skipped
 /// (RFC 9112 §2.2).
-pub(super) fn leading_empty(bytes: &[u8]) -> usize {
+pub(crate) fn leading_empty(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()
 }
 
 /// What is left of a message behind its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(crate) enum Rest {
     /// Nothing.
     Nothing,
     /// So many bytes.
@@ -35,7 +36,7 @@ pub(super) enum Rest {
 
 /// Where in a chunked body the stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Chunks {
+pub(crate) enum Chunks {
     /// In the line with a chunk's size; the size so far.
     Size(u64),
     /// Behind the size, in the same line.
@@ -48,12 +49,12 @@ pub(super) enum Chunks {
 
 impl Rest {
     /// The beginning of a chunked body.
-    pub(super) fn chunked() -> Self {
+    pub(crate) fn chunked() -> Self {
         Rest::Chunked(Chunks::Size(0))
     }
 
     /// How many of `bytes` belong to the message; moves on behind them.
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> usize {
+    pub(crate) fn advance(&mut self, bytes: &[u8]) -> usize {
         match self {
             Rest::Nothing => 0,
             Rest::Length(left) => {

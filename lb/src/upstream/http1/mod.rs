@@ -1,0 +1,240 @@
+//! HTTP/1.1 as a client of a server: one request and its answer at a time.
+//!
+//! Owns a connection's bytes in both directions and what they mean. Lives in
+//! the task of the request, without a task, a channel or a buffer of its own,
+//! and knows exactly whether any byte of a request was written: what may be
+//! sent again depends on it. Strict: what is not HTTP is an error, never
+//! repaired.
+
+mod answer;
+mod chunked;
+mod upload;
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use hyper::{Method, header::HeaderValue, http::request, http::response};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use self::{answer::Answer, chunked::Step, upload::Upload};
+use super::AttemptBody;
+
+/// The largest head of an answer.
+const HEAD_LIMIT: usize = 256 * 1024;
+
+/// How much of a body is read at a time, at most.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Room that a read is not expected to fill: the event loop takes a full read
+/// for a sign that more is there.
+const SPARE_BYTES: usize = 1024;
+
+/// Why an exchange with a server came to nothing.
+#[derive(Debug, Error)]
+pub enum WireError {
+    /// No byte of the request was written.
+    #[error("the connection was dead: {0}")]
+    Unsent(io::Error),
+    /// The connection ended or broke before the answer did.
+    #[error("the connection broke: {0}")]
+    Broken(io::Error),
+    /// The answer is not HTTP.
+    #[error("not HTTP: {0}")]
+    Garbage(&'static str),
+    /// The client's body broke off.
+    #[error("the request's body broke off")]
+    Client,
+}
+
+/// The bytes between `lb` and a server.
+#[derive(Debug)]
+pub struct Wire<S> {
+    stream: S,
+    upload: Upload,
+    /// Read, and not yet understood.
+    ahead: BytesMut,
+    incoming: Incoming,
+    /// Whether the server keeps the connection after this answer.
+    keep: bool,
+}
+
+/// What is still to come of an answer's body (RFC 9112 §6.3).
+#[derive(Debug)]
+enum Incoming {
+    /// The answer has not begun.
+    Awaited,
+    /// So many bytes.
+    Length(u64),
+    Chunked(chunked::Decoder),
+    /// All until the connection ends.
+    UntilClose,
+    /// Nothing.
+    Over,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// A connection that has carried nothing yet.
+    pub fn new(stream: S) -> Self {
+        let (upload, ahead) = (Upload::default(), BytesMut::new());
+        Wire { stream, upload, ahead, incoming: Incoming::Over, keep: true }
+    }
+
+    /// The socket, for a look at its state.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// Prepares a request; `host` is said if the head says none.
+    pub fn begin(&mut self, head: &request::Parts, host: Option<&HeaderValue>, body: AttemptBody) {
+        self.upload.begin(head, host, body);
+        self.incoming = Incoming::Awaited;
+    }
+
+    /// Whether it may carry another request: both messages are over, and
+    /// nothing was sent that nobody asked for.
+    pub fn is_reusable(&self) -> bool {
+        self.is_over() && self.upload.is_over() && self.keep && self.ahead.is_empty()
+    }
+
+    /// Sends the request and reads the answer's head; `scratch` is room for
+    /// the first read. A request that cannot be sent to its end may still be
+    /// answered.
+    ///
+    /// # Errors
+    /// See [`WireError`].
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        method: &Method,
+        scratch: &RefCell<Box<[u8]>>,
+    ) -> Poll<Result<response::Parts, WireError>> {
+        self.send(cx)?;
+        loop {
+            while let Some(answer) = answer::parse(&mut self.ahead, method)? {
+                if let Some(head) = self.accept(answer) {
+                    return Poll::Ready(Ok(head));
+                }
+            }
+            if self.ahead.len() > HEAD_LIMIT {
+                return Poll::Ready(Err(WireError::Garbage("the head is too large")));
+            }
+            let mut scratch = scratch.borrow_mut();
+            let mut read = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))
+                .map_err(WireError::Broken)?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Err(WireError::Broken(io::ErrorKind::UnexpectedEof.into())));
+            }
+            self.ahead.extend_from_slice(read.filled());
+        }
+    }
+
+    /// Goes on with the request; an error of the server's side shows in the
+    /// answer, or in its absence.
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<(), WireError> {
+        match self.upload.poll(cx, &mut self.stream) {
+            Poll::Ready(Err(WireError::Broken(_))) | Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => Err(error),
+        }
+    }
+
+    /// Takes an answer's head; none if another is to follow (RFC 9110 §15.2).
+    fn accept(&mut self, answer: Answer) -> Option<response::Parts> {
+        let switches = answer.head.status == hyper::StatusCode::SWITCHING_PROTOCOLS;
+        if answer.head.status.is_informational() && !switches {
+            return None;
+        }
+        self.keep = answer.keep && !switches;
+        self.incoming = answer.incoming;
+        Some(answer.head)
+    }
+
+    /// Whether all of the answer has been read.
+    pub fn is_over(&self) -> bool {
+        matches!(
+            self.incoming,
+            Incoming::Over | Incoming::Length(0) | Incoming::Chunked(chunked::Decoder::Over)
+        )
+    }
+
+    /// How much of the answer's body is still to come.
+    pub fn size_hint(&self) -> SizeHint {
+        match self.incoming {
+            Incoming::Over => SizeHint::with_exact(0),
+            Incoming::Length(left) => SizeHint::with_exact(left),
+            _ => SizeHint::default(),
+        }
+    }
+
+    /// The next piece of the answer's body; none after its end.
+    ///
+    /// # Errors
+    /// It broke off, or is not HTTP.
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        self.send(cx)?;
+        loop {
+            match self.next_frame()? {
+                Step::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+                Step::End => {
+                    self.incoming = Incoming::Over;
+                    return Poll::Ready(None);
+                }
+                Step::More => {}
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                if let Incoming::UntilClose = self.incoming {
+                    self.incoming = Incoming::Over;
+                    return Poll::Ready(None);
+                }
+                let end = io::ErrorKind::UnexpectedEof.into();
+                return Poll::Ready(Some(Err(WireError::Broken(end))));
+            }
+        }
+    }
+
+    /// The next piece of what has been read.
+    fn next_frame(&mut self) -> Result<Step, WireError> {
+        let there = self.ahead.len();
+        let own = match &mut self.incoming {
+            Incoming::Over | Incoming::Length(0) => return Ok(Step::End),
+            Incoming::Awaited => return Err(WireError::Garbage("a body without a head")),
+            Incoming::Chunked(decoder) => return decoder.decode(&mut self.ahead),
+            Incoming::UntilClose => there,
+            Incoming::Length(left) => {
+                let own = there.min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= own as u64;
+                own
+            }
+        };
+        if own == 0 {
+            return Ok(Step::More);
+        }
+        Ok(Step::Frame(Frame::data(self.ahead.split_to(own).freeze())))
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
+        let room = match self.incoming {
+            Incoming::Length(left) => usize::try_from(left).unwrap_or(READ_BYTES).min(READ_BYTES),
+            _ => READ_BYTES,
+        };
+        self.ahead.reserve(room + SPARE_BYTES);
+        let read = pin!(self.stream.read_buf(&mut self.ahead));
+        read.poll(cx).map_err(WireError::Broken)
+    }
+
+    /// The socket, and what was read behind the last message.
+    pub fn into_parts(self) -> (S, BytesMut) {
+        (self.stream, self.ahead)
+    }
+}
