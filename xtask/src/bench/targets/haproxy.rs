@@ -4,19 +4,21 @@ use std::path::Path;
 
 use tokio::process::Command;
 
-use super::Setup;
+use super::{KEPT, Setup};
 
 /// What follows the program's name. It writes its log to standard output.
 pub(super) fn arguments(command: &mut Command, config: &Path) {
     command.args(["-db", "-f"]).arg(config);
 }
 
-/// The configuration. Without `no strict-limits` it refuses to start where it
+/// The configuration. HAProxy gives a quarter of the descriptors that `maxconn`
+/// makes it expect to idle connections to servers; with fewer clients than here
+/// it would connect anew for most requests. Without `no strict-limits` it refuses to start where it
 /// may not have descriptors for all its clients being served at once.
 pub(super) fn config(setup: &Setup<'_>) -> String {
     let server = |(n, server)| format!("  server s{n} {server}\n");
     let servers: String = setup.servers.iter().enumerate().map(server).collect();
-    let (port, clients) = (setup.port, setup.clients + 64);
+    let (port, clients) = (setup.port, setup.clients.max(8 * KEPT) + 64);
     format!(
         "global
   nbthread 1
