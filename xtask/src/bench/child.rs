@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
+use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
     time::timeout,
@@ -105,4 +106,12 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let folders = std::env::split_paths(&path);
     let servers = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
     folders.chain(servers).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// A folder for a program's files, which goes when it is dropped.
+///
+/// # Errors
+/// It cannot be made.
+pub(crate) fn folder() -> Result<TempDir> {
+    tempfile::Builder::new().prefix("lb-bench-").tempdir().context("cannot make a folder")
 }

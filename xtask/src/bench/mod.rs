@@ -53,7 +53,7 @@ pub(crate) struct Options {
     /// Only this target; repeat it for more [default: all that are installed].
     #[arg(long, value_name = "NAME", value_enum)]
     target: Vec<Target>,
-    /// How often each target is measured; medians are of at least five.
+    /// How often each target is measured; fewer than five are for a first look.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// How long the load lasts, in seconds, each time.
@@ -127,9 +127,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     close(&results, options)
 }
 
-/// What was named, or everything.
-fn chosen<T: ValueEnum + Clone>(named: &[T]) -> Vec<T> {
-    if named.is_empty() { T::value_variants().to_vec() } else { named.to_vec() }
+/// What was named, once each, or everything.
+fn chosen<T: ValueEnum + Copy + PartialEq>(named: &[T]) -> Vec<T> {
+    let all = T::value_variants().iter().copied();
+    all.filter(|one| named.is_empty() || named.contains(one)).collect()
 }
 
 /// The targets that are installed, and the names of the others.
@@ -196,4 +197,16 @@ fn close(results: &Results, options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_choose_once_each_in_the_order_of_the_results() {
+        let named = [Target::Caddy, Target::Lb, Target::Caddy];
+        assert_eq!(chosen(&named), [Target::Lb, Target::Caddy]);
+        assert_eq!(chosen::<Target>(&[]).len(), 4);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// Processes whose usage is one target's.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl Processes {
                 found.push(pid);
             }
         }
-        anyhow::ensure!(!found.is_empty(), "process {group} has ended");
+        ensure!(!found.is_empty(), "process {group} has ended");
         Ok(Processes(found))
     }
 
@@ -42,6 +42,7 @@ impl Processes {
                 nanoseconds += on_core(&text).unwrap_or_default();
             }
         }
+        ensure!(nanoseconds > 0, "the kernel does not say what threads cost: no schedstat");
         Ok(Duration::from_nanos(nanoseconds))
     }
 

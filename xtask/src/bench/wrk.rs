@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::{
     backend::LARGE_PATH,
-    child::{command, find},
+    child::{command, find, folder},
     workloads::{LARGE, Request},
 };
 
@@ -54,7 +54,7 @@ impl Wrk {
     /// It is not installed.
     pub(crate) fn find() -> Result<Wrk> {
         let program = find("wrk").context("wrk is not installed; apt-get install wrk")?;
-        Ok(Wrk { program, scripts: tempfile::tempdir()? })
+        Ok(Wrk { program, scripts: folder()? })
     }
 
     /// Loads `target` with `connections` connections for about `time`.

@@ -11,7 +11,12 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::{Program, Setup, Target};
-use crate::bench::{backend::HELLO, child::Group, cores::Cores, usage::Processes};
+use crate::bench::{
+    backend::HELLO,
+    child::{self, Group},
+    cores::Cores,
+    usage::Processes,
+};
 
 /// No target takes this long to start.
 const WATCHDOG: Duration = Duration::from_secs(30);
@@ -45,7 +50,7 @@ impl Running {
         cores: Option<Cores>,
     ) -> Result<Running> {
         let name = program.target.name();
-        let folder = tempfile::tempdir()?;
+        let folder = child::folder()?;
         let port = portpicker::pick_unused_port().context("no free port")?;
         let setup = Setup { folder: folder.path(), port, servers, clients };
         let mut command = program.target.command(&program.file, &setup)?;
