@@ -50,8 +50,13 @@ fn cells(target: &OfTarget) -> [String; COLUMNS.len()] {
     ]
 }
 
-/// What `lb` costs for one of each peer's, in a line for each workload.
+/// What `lb` costs for one of each peer's, in a line for each workload; nothing
+/// if there is no pair.
 pub(crate) fn ratios(results: &Results) -> String {
+    let targets = results.workloads.iter().flat_map(|workload| &workload.targets);
+    if targets.filter_map(|target| target.lb_to_it).next().is_none() {
+        return String::new();
+    }
     let mut text = String::from(
         "\nCPU time of lb for a request ÷ that of the peer, medians over pairs of one round:",
     );
