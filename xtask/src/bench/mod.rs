@@ -96,6 +96,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     ensure!(!programs.is_empty(), "there is nothing to measure");
     let cores = Cores::find()?;
+    // Asked before this thread is pinned, which then has one core.
+    let machine = Machine::this(cores);
     match cores {
         Some(cores) => {
             println!("proxies on core {}, load and servers on core {}", cores.proxy, cores.load);
@@ -108,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     // Of this thread, which is pinned: another's children would not be.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut results = Results {
-        machine: Machine::this(cores),
+        machine,
         targets: programs.iter().map(Into::into).collect(),
         missing,
         seconds: options.seconds.into(),
