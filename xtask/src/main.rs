@@ -1,8 +1,9 @@
-//! `cargo xtask`: the end-to-end suite, the demo, the mutants.
+//! `cargo xtask`: the end-to-end suite, the benchmark, the demo, the mutants.
 //!
 //! Every command says what it does with `--help` and ends with an exit code
 //! that a pipeline can use: 0 good, 1 failures, 2 usage, 3 the harness itself.
 
+mod bench;
 mod demo;
 mod e2e;
 mod mutants;
@@ -26,6 +27,8 @@ struct Cli {
 enum Task {
     /// Judge the `lb` program: run the scenarios against it on real sockets.
     E2e(e2e::Options),
+    /// Measure `lb` beside nginx, HAProxy and Caddy, in one run.
+    Bench(bench::Options),
     /// Start three sample backends and `lb` in front of them, to play with.
     Demo(demo::Options),
     /// Break `lb` on purpose, one way at a time, and see the suite notice.
@@ -46,6 +49,7 @@ fn run(task: Task) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new()?;
     match task {
         Task::E2e(options) => runtime.block_on(e2e::run(options, scenarios::all())),
+        Task::Bench(options) => bench::run(&options),
         Task::Demo(options) => runtime.block_on(demo::run(options)),
         Task::Mutants(options) => mutants::run(&options),
     }
