@@ -15,7 +15,10 @@ use std::{
 use hyper::{Uri, header::HeaderValue, http::uri::PathAndQuery};
 use thiserror::Error;
 
-use crate::balance::{Thresholds, WhenAllDown};
+use crate::{
+    balance::{Thresholds, WhenAllDown},
+    dealing::Dealing,
+};
 
 /// The port that `lb` listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 80;
@@ -29,6 +32,8 @@ pub struct Config {
     pub port: u16,
     /// The servers, in configuration order.
     pub servers: Vec<Server>,
+    /// How requests are dealt to them. Default in turn.
+    pub dealing: Dealing,
     /// Answers with these statuses are retried on another server if the
     /// request is idempotent. Default none: a server's 5xx is passed on.
     pub retry_status: StatusSet,
@@ -79,6 +84,8 @@ pub struct Server {
     pub name: String,
     /// Where it is.
     pub authority: Authority,
+    /// Its share of the requests; with 0 it is probed and gets none. Default 1.
+    pub weight: u32,
     /// How it is probed.
     pub health: HealthCheck,
 }
@@ -143,7 +150,7 @@ impl fmt::Display for Authority {
 #[error("{0}")]
 pub struct Invalid(String);
 
-fn invalid<T>(message: impl Into<String>) -> Result<T, Invalid> {
+pub(crate) fn invalid<T>(message: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid(message.into()))
 }
 
@@ -279,7 +286,7 @@ pub fn parse_health_path(text: &str) -> Result<PathAndQuery, Invalid> {
 ///
 /// # Errors
 /// Names the first server that is.
-pub fn reject_duplicates(servers: &[Authority]) -> Result<(), Invalid> {
+pub fn reject_duplicates(servers: &[&Authority]) -> Result<(), Invalid> {
     for (index, server) in servers.iter().enumerate() {
         if servers[..index].contains(server) {
             return invalid(format!("server {server} is listed twice"));
@@ -358,7 +365,7 @@ mod tests {
     #[test]
     fn duplicates_are_found_in_any_spelling() {
         let parse = |text: &str| text.parse::<Authority>().unwrap();
-        assert!(reject_duplicates(&[parse("HTTP://A:80/"), parse("a:80")]).is_err());
-        assert!(reject_duplicates(&[parse("a:80"), parse("a:81")]).is_ok());
+        assert!(reject_duplicates(&[&parse("HTTP://A:80/"), &parse("a:80")]).is_err());
+        assert!(reject_duplicates(&[&parse("a:80"), &parse("a:81")]).is_ok());
     }
 }

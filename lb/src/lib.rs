@@ -15,6 +15,7 @@ pub mod error;
 pub mod headers;
 
 pub mod cluster;
+pub mod dealing;
 pub mod upstream;
 
 pub mod health;

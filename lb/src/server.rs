@@ -25,6 +25,7 @@ use crate::{
     access_log::AccessLog,
     cluster::LiveCluster,
     config::Config,
+    dealing::Asker,
     health::Prober,
     net::Net,
     serve::{self, Handover},
@@ -47,7 +48,8 @@ pub async fn run<N: Net>(
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     let listeners = listen(&net, &config)?;
-    let cluster = Arc::new(LiveCluster::new(&config.servers, config.when_all_down));
+    let cluster =
+        Arc::new(LiveCluster::new(&config.servers, config.dealing.algorithm, config.when_all_down));
     let probers = start_probers(&net, &config, &cluster);
     let (workers, finished) = start_workers(&net, &config, &cluster, &log)?;
     tokio::pin!(stop);
@@ -207,6 +209,7 @@ fn start_workers<N: Net>(
         let (sender, handovers) = mpsc::unbounded_channel();
         let (done, is_done) = oneshot::channel();
         let (net, shared, log, own_load) = (net.clone(), shared.clone(), log.clone(), load.clone());
+        let asker = Asker::new(config.dealing.clone());
         let (started, has_started) = std::sync::mpsc::channel();
         let body = move || {
             let runtime =
@@ -214,7 +217,7 @@ fn start_workers<N: Net>(
             let _ = started.send(runtime.as_ref().err().map(io::Error::kind));
             let Ok(runtime) = runtime else { return };
             let pools = Pools::new(net.clone());
-            let worker = Worker { net, shared, load: own_load, pools, log };
+            let worker = Worker { net, shared, asker, load: own_load, pools, log };
             runtime.block_on(serve::run(worker, handovers));
             let _ = done.send(());
         };

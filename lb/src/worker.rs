@@ -5,6 +5,7 @@
 //! path of a request. Serves nothing itself: that is [`serve`](crate::serve)'s.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderMap, HeaderValue};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -23,6 +24,7 @@ use crate::{
     balance::{ServerId, budget},
     cluster::LiveCluster,
     config::{StatusSet, Timeouts},
+    dealing::Asker,
     net::Net,
     upstream::{Pools, Reuse, Target},
 };
@@ -140,6 +142,8 @@ pub struct Worker<N: Net> {
     pub net: N,
     /// What all workers share.
     pub shared: Arc<Shared>,
+    /// Asks the cluster for servers.
+    pub asker: Asker,
     /// This worker's load.
     pub load: Arc<Load>,
     /// This worker's connections to the servers.
@@ -149,9 +153,11 @@ pub struct Worker<N: Net> {
 }
 
 impl<N: Net> Worker<N> {
-    /// Deals the next server in the rotation; `None` if none is eligible.
-    pub fn pick(&self) -> Option<Target<N>> {
-        self.shared.cluster.pick(|member| self.pools.target(member))
+    /// Deals a server to a request of `client` with these fields; `None` if
+    /// none is eligible.
+    pub fn pick(&self, headers: &HeaderMap, client: IpAddr) -> Option<Target<N>> {
+        let ask = self.asker.ask(headers, client);
+        self.shared.cluster.pick(ask, |member| self.pools.target(member))
     }
 
     /// The next eligible server behind `after` that is not in `tried`.

@@ -69,7 +69,7 @@ pub async fn handle<N: Net>(
     if let Err(reason) = prepare_request(&mut head, exchange.forwarded_for()) {
         return own_answer(&worker, exchange, reason);
     }
-    let Some(first) = worker.pick() else {
+    let Some(first) = worker.pick(&head.headers, exchange.client_ip()) else {
         return own_answer(&worker, exchange, Reason::NoServer);
     };
     let without_host = !head.headers.contains_key(header::HOST);

@@ -6,7 +6,6 @@
 
 use std::{
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -17,7 +16,7 @@ use hyper::body::Incoming;
 use super::Exchange;
 use crate::{
     net::Net,
-    upstream::{Connection, Pool, RequestBody},
+    upstream::{Claim, Connection, RequestBody},
 };
 
 /// The body of an answer to a client.
@@ -47,8 +46,8 @@ pub struct Relay<N: Net> {
 pub struct Lease<N: Net> {
     /// The connection.
     pub connection: Connection<N::Stream>,
-    /// Its pool.
-    pub pool: Rc<Pool<N>>,
+    /// Its pool, and the request that the server has in flight.
+    pub pool: Claim<N>,
 }
 
 impl<N: Net> Relay<N> {

@@ -21,7 +21,7 @@ use crate::config::{Authority, Server};
 pub use body::{AttemptBody, RequestBody};
 pub use connect::{ConnectError, Connection, connect, connect_any};
 pub use governor::Governor;
-pub use pool::{Pool, Pools, Reuse, Target};
+pub use pool::{Claim, Pool, Pools, Reuse, Target};
 
 /// One server, as the shell sees it; shared by all threads.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "skips_a_place",
         what: "each pick moves the cursor by two",
         killed_by: "rotation/sequential",
-        file: "balance/snapshot.rs",
+        file: "balance/rotation.rs",
         find: "self.cursor.fetch_add(1, Ordering::AcqRel)",
         replace: "self.cursor.fetch_add(2, Ordering::AcqRel)",
     },
@@ -38,8 +38,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         what: "the rotation begins with the first server after every change",
         killed_by: "rotation/leave_and_return",
         file: "balance/cluster.rs",
-        find: "Arc::new(Snapshot::new(members, self.place))",
-        replace: "Arc::new(Snapshot::new(members, 0))",
+        find: "Arc::new(Snapshot::new(members, self.place, self.algorithm))",
+        replace: "Arc::new(Snapshot::new(members, 0, self.algorithm))",
     },
     Mutant {
         name: "retry_takes_a_turn",
@@ -47,7 +47,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         killed_by: "failover/get_retried_elsewhere",
         file: "proxy/mod.rs",
         find: "worker.next_untried(server.place, &tried)",
-        replace: "worker.pick()",
+        replace: "worker.pick(&Default::default(), exchange.client_ip())",
     },
     Mutant {
         name: "picks_then_skips",
