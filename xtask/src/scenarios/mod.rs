@@ -6,12 +6,14 @@
 
 mod active_health;
 mod bodies;
+mod choices;
 mod failover;
 mod keep_alive;
 mod kills;
 mod passive_health;
 mod rotation;
 mod stop;
+mod weights;
 
 use crate::e2e::Scenario;
 
@@ -19,6 +21,8 @@ use crate::e2e::Scenario;
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     [
         rotation::SCENARIOS,
+        weights::SCENARIOS,
+        choices::SCENARIOS,
         active_health::SCENARIOS,
         passive_health::SCENARIOS,
         failover::SCENARIOS,
