@@ -83,12 +83,19 @@ pub struct Snapshot<T> {
 #[derive(Debug)]
 enum Means {
     Rotation,
-    /// The index where the search for the least loaded begins, if anything has
-    /// been dealt; held while one is picked.
-    Least(Mutex<Option<usize>>, usize),
+    Least(Mutex<Turns>),
     TwoChoices(Shares),
     Random(Shares),
     Hash,
+}
+
+/// Where least connections looks first; held while a server is picked.
+#[derive(Debug)]
+struct Turns {
+    /// An index into the members.
+    next: usize,
+    /// Whether any was picked.
+    moved: bool,
 }
 
 impl<T> Snapshot<T> {
@@ -100,7 +107,9 @@ impl<T> Snapshot<T> {
         reduce(&mut weights);
         let means = match algorithm {
             Algorithm::RoundRobin => Means::Rotation,
-            Algorithm::LeastConnections => Means::Least(Mutex::new(None), begin),
+            Algorithm::LeastConnections => {
+                Means::Least(Mutex::new(Turns { next: begin, moved: false }))
+            }
             Algorithm::TwoChoices => Means::TwoChoices(Shares::new(&weights)),
             Algorithm::Random => Means::Random(Shares::new(&weights)),
             Algorithm::Hash => Means::Hash,
@@ -129,7 +138,7 @@ impl<T> Snapshot<T> {
         }
         let index = match (&self.means, ask.key) {
             (Means::Rotation, _) | (Means::Hash, None) => self.rotation.turn(),
-            (Means::Least(next, begin), _) => return self.deal_least(next, *begin, take),
+            (Means::Least(turns), _) => return self.deal_least(turns, take),
             _ if self.rotation.is_frozen() => None,
             (Means::TwoChoices(shares), _) => {
                 Some(less_loaded(&self.members, shares.two(ask.draw)))
@@ -140,18 +149,13 @@ impl<T> Snapshot<T> {
         index.map_or(Pick::Stale, |index| Pick::Server(take(&self.members[index])))
     }
 
-    fn deal_least<R>(
-        &self,
-        next: &Mutex<Option<usize>>,
-        begin: usize,
-        take: impl FnOnce(&Member<T>) -> R,
-    ) -> Pick<R> {
-        let mut next = lock(next);
+    fn deal_least<R>(&self, turns: &Mutex<Turns>, take: impl FnOnce(&Member<T>) -> R) -> Pick<R> {
+        let mut turns = lock(turns);
         if self.rotation.is_frozen() {
             return Pick::Stale;
         }
-        let index = least_loaded(&self.members, next.unwrap_or(begin));
-        *next = Some((index + 1) % self.members.len());
+        let index = least_loaded(&self.members, turns.next);
+        *turns = Turns { next: (index + 1) % self.members.len(), moved: true };
         Pick::Server(take(&self.members[index]))
     }
 
@@ -177,13 +181,13 @@ impl<T> Snapshot<T> {
     /// dealt in turn from this snapshot or it had ended before.
     pub(super) fn freeze(&self) -> Option<usize> {
         let last = match &self.means {
-            Means::Least(next, _) => {
+            Means::Least(turns) => {
                 // Held, so that nobody is in the middle of a pick.
-                let next = lock(next);
-                let had_ended = self.rotation.is_frozen();
+                let turns = lock(turns);
+                let goes_on = turns.moved && !self.rotation.is_frozen();
                 self.rotation.freeze();
                 let count = self.members.len();
-                next.filter(|_| !had_ended).map(|next| (next + count - 1) % count)
+                goes_on.then(|| (turns.next + count - 1) % count)
             }
             _ => self.rotation.freeze(),
         };

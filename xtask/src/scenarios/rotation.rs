@@ -194,10 +194,10 @@ async fn two_thousand(w: &mut World) -> Result<()> {
     let servers: Vec<SocketAddr> = (1..=2_000).map(address).collect();
     w.balance_over(&servers, &[]).await?;
     let mut client = w.client("c")?;
-    for _ in 0..2_500 {
+    for _ in 0..2_100 {
         client.get("/").await?;
     }
-    let dealt = w.lb()?.dealt(2_500).await?;
+    let dealt = w.lb()?.dealt(2_100).await?;
     let expected = servers.iter().cycle().map(|server| Some(*server));
     for (turn, (got, expected)) in dealt.into_iter().zip(expected).enumerate() {
         ensure!(got == expected, "turn {turn}: dealt to {got:?}, expected {expected:?}");
