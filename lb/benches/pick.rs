@@ -26,10 +26,10 @@ fn deal(bencher: Bencher<'_, '_>, algorithm: Algorithm, servers: u32, weights: u
     bencher.with_inputs(|| fastrand::u64(..)).bench_values(|draw| {
         let dealt = snapshot.deal(Ask { draw, key: Some(draw) }, |member| {
             member.in_flight.begin();
-            member
+            member.place
         });
-        if let Pick::Server(member) = black_box(dealt) {
-            member.in_flight.end();
+        if let Pick::Server(place) = black_box(dealt) {
+            snapshot.members()[place].in_flight.end();
         }
     });
 }
