@@ -1,9 +1,14 @@
 //! Least connections, two choices, random and hash over the core.
 
-use std::{collections::BTreeMap, sync::Arc, thread};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Barrier},
+    thread,
+};
 
 use lb::balance::{
-    Algorithm, Ask, Cluster, InFlight, Pick, ServerId, Share, Thresholds, WhenAllDown, hash,
+    Algorithm, Ask, Cluster, InFlight, Pick, ServerId, Share, Snapshot, Thresholds, WhenAllDown,
+    hash,
 };
 use proptest::prelude::*;
 
@@ -116,22 +121,50 @@ fn in_flight_is_kept_when_the_snapshot_changes() {
     assert_eq!(pool.order(1), "B");
 }
 
+/// Brings what the four servers have in flight to 0, 1, 2 and 3.
+fn level(snapshot: &Snapshot<()>) {
+    for (target, member) in snapshot.members().iter().enumerate() {
+        while member.in_flight.get() as usize > target {
+            member.in_flight.end();
+        }
+        while (member.in_flight.get() as usize) < target {
+            member.in_flight.begin();
+        }
+    }
+}
+
+/// Four picks at the same moment do not all see the same least loaded server,
+/// however long it takes to begin what is picked.
 #[test]
 fn parallel_picks_do_not_choose_the_same_server() {
-    let pool = Pool::new(Algorithm::LeastConnections, &[2, 1, 1]);
-    let pickers: Vec<_> = (0..4)
+    const THREADS: usize = 4;
+    let pool = Pool::new(Algorithm::LeastConnections, &[1; THREADS]);
+    let together = Arc::new(Barrier::new(THREADS));
+    let play = |snapshot: Arc<Snapshot<()>>, together: Arc<Barrier>| {
+        for _ in 0..200 {
+            if together.wait().is_leader() {
+                level(&snapshot);
+            }
+            together.wait();
+            let dealt = snapshot.deal(Ask::default(), |member| {
+                thread::yield_now();
+                member.in_flight.begin();
+            });
+            assert!(matches!(dealt, Pick::Server(())));
+            together.wait();
+            let members = snapshot.members().iter();
+            let mut counts: Vec<u32> = members.map(|member| member.in_flight.get()).collect();
+            counts.sort();
+            assert_eq!(counts, [2, 2, 3, 3]);
+        }
+    };
+    let pickers: Vec<_> = (0..THREADS)
         .map(|_| {
-            let snapshot = pool.cluster.snapshot().clone();
-            thread::spawn(move || {
-                let begin = || snapshot.deal(Ask::default(), |member| member.in_flight.begin());
-                (0..10_000).for_each(|_| assert!(matches!(begin(), Pick::Server(()))));
-            })
+            let (snapshot, together) = (pool.cluster.snapshot().clone(), together.clone());
+            thread::spawn(move || play(snapshot, together))
         })
         .collect();
     pickers.into_iter().for_each(|picker| picker.join().unwrap());
-    let members = pool.cluster.snapshot().members().iter();
-    let counts: Vec<u32> = members.map(|member| member.in_flight.get()).collect();
-    assert_eq!(counts, [20_000, 10_000, 10_000]);
 }
 
 /// How many of `count` requests each of the servers gets.
@@ -169,18 +202,26 @@ fn random_heeds_weights() {
     assert!(!counts.contains_key(&1));
 }
 
+/// With one server of 2, 1, 1 busy for ever it gets nothing, and the others get
+/// `shares`: a draw of the same server twice would give it some.
+#[track_caller]
+fn check_two_choices(busy: usize, shares: [(usize, f64); 2]) {
+    let mut pool = Pool::new(Algorithm::TwoChoices, &[2, 1, 1]);
+    pool.cluster.snapshot().members()[busy].in_flight.begin();
+    let counts = counts(&mut pool, drawn());
+    assert!(!counts.contains_key(&busy), "{counts:?}");
+    for (place, share) in shares {
+        check_share(counts[&place], MANY, share);
+    }
+}
+
 #[test]
 fn two_choices_are_two_different_servers_by_weight() {
-    // With C busy for ever, it gets nothing; a draw of the same server twice
-    // would give it some.
-    let mut pool = Pool::new(Algorithm::TwoChoices, &[2, 1, 1]);
-    pool.cluster.snapshot().members()[2].in_flight.begin();
-    let counts = counts(&mut pool, drawn());
-    // A first, then B or C: A. B first, then A (2 of 3): B, as equals go to the
-    // first; then C: B. C first, then A (2 of 3) or B.
-    check_share(counts[&0], MANY, 2.0 / 4.0 + 1.0 / 4.0 * 2.0 / 3.0);
-    check_share(counts[&1], MANY, 1.0 / 4.0 + 1.0 / 4.0 * 1.0 / 3.0);
-    assert!(!counts.contains_key(&2), "{counts:?}");
+    // A first (1 of 2): B or C. B first: B, as equals go to the first. C: C.
+    check_two_choices(0, [(1, 1.0 / 2.0), (2, 1.0 / 2.0)]);
+    // A first: A. B first (1 of 4): A (2 of 3) or C. C first: C.
+    check_two_choices(1, [(0, 1.0 / 2.0 + 1.0 / 6.0), (2, 1.0 / 4.0 + 1.0 / 12.0)]);
+    check_two_choices(2, [(0, 1.0 / 2.0 + 1.0 / 6.0), (1, 1.0 / 4.0 + 1.0 / 12.0)]);
 }
 
 #[test]
