@@ -224,10 +224,17 @@ fn two_choices_are_two_different_servers_by_weight() {
     check_two_choices(2, [(0, 1.0 / 2.0 + 1.0 / 6.0), (1, 1.0 / 4.0 + 1.0 / 12.0)]);
 }
 
+const ALGORITHMS: [Algorithm; 5] = [
+    Algorithm::RoundRobin,
+    Algorithm::LeastConnections,
+    Algorithm::TwoChoices,
+    Algorithm::Random,
+    Algorithm::Hash,
+];
+
 #[test]
 fn one_server_is_chosen_by_any_algorithm() {
-    use Algorithm::{Hash, LeastConnections, Random, RoundRobin, TwoChoices};
-    for algorithm in [RoundRobin, LeastConnections, TwoChoices, Random, Hash] {
+    for algorithm in ALGORITHMS {
         let mut pool = Pool::new(algorithm, &[0, 7]);
         let asks = draws().take(50).map(|draw| Ask { draw, key: Some(draw) });
         assert_eq!(counts(&mut pool, asks), BTreeMap::from([(1, 50)]), "{algorithm:?}");
@@ -239,8 +246,7 @@ fn one_server_is_chosen_by_any_algorithm() {
 
 #[test]
 fn a_replaced_snapshot_deals_nothing_by_any_algorithm() {
-    use Algorithm::{Hash, LeastConnections, Random, RoundRobin, TwoChoices};
-    for algorithm in [RoundRobin, LeastConnections, TwoChoices, Random, Hash] {
+    for algorithm in ALGORITHMS {
         let mut pool = Pool::new(algorithm, &[1, 1]);
         let old = pool.cluster.snapshot().clone();
         pool.set(0, false);

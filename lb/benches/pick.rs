@@ -1,4 +1,6 @@
 //! What a pick costs: `cargo bench -p lb --bench pick`.
+//!
+//! The samples are long, so that two threads do meet.
 
 use std::sync::Arc;
 
@@ -35,44 +37,44 @@ fn deal(bencher: Bencher<'_, '_>, algorithm: Algorithm, servers: u32, weights: u
 }
 
 /// The rotation alone, without what is in flight.
-#[divan::bench(args = [3, 1_000], threads = [1, 2])]
+#[divan::bench(args = [3, 1_000], threads = [1, 2], sample_size = 5_000, sample_count = 40)]
 fn cursor(bencher: Bencher<'_, '_>, servers: u32) {
     let snapshot = snapshot(Algorithm::RoundRobin, servers, 1);
     bencher.bench(|| matches!(black_box(snapshot.pick()), Pick::Server(_)));
 }
 
-#[divan::bench(args = [3, 1_000], threads = [1, 2])]
+#[divan::bench(args = [3, 1_000], threads = [1, 2], sample_size = 5_000, sample_count = 40)]
 fn round_robin(bencher: Bencher<'_, '_>, servers: u32) {
     deal(bencher, Algorithm::RoundRobin, servers, 1);
 }
 
 /// Laid out for 3 servers; 1 000 of weights to 100 have too long a period.
-#[divan::bench(args = [3, 1_000], threads = [1, 2])]
+#[divan::bench(args = [3, 1_000], threads = [1, 2], sample_size = 5_000, sample_count = 40)]
 fn weighted_round_robin(bencher: Bencher<'_, '_>, servers: u32) {
     deal(bencher, Algorithm::RoundRobin, servers, 100);
 }
 
-#[divan::bench(args = [3, 1_000], threads = [1, 2])]
+#[divan::bench(args = [3, 1_000], threads = [1, 2], sample_size = 5_000, sample_count = 40)]
 fn least_connections(bencher: Bencher<'_, '_>, servers: u32) {
     deal(bencher, Algorithm::LeastConnections, servers, 1);
 }
 
-#[divan::bench(args = [3, 1_000], threads = [1, 2])]
+#[divan::bench(args = [3, 1_000], threads = [1, 2], sample_size = 5_000, sample_count = 40)]
 fn two_choices(bencher: Bencher<'_, '_>, servers: u32) {
     deal(bencher, Algorithm::TwoChoices, servers, 1);
 }
 
-#[divan::bench(args = [3, 1_000], threads = [1, 2])]
+#[divan::bench(args = [3, 1_000], threads = [1, 2], sample_size = 5_000, sample_count = 40)]
 fn random(bencher: Bencher<'_, '_>, servers: u32) {
     deal(bencher, Algorithm::Random, servers, 1);
 }
 
-#[divan::bench(args = [3, 1_000], threads = [1, 2])]
+#[divan::bench(args = [3, 1_000], threads = [1, 2], sample_size = 5_000, sample_count = 40)]
 fn hash_of_even_weights(bencher: Bencher<'_, '_>, servers: u32) {
     deal(bencher, Algorithm::Hash, servers, 1);
 }
 
-#[divan::bench(args = [3, 1_000], threads = [1, 2])]
+#[divan::bench(args = [3, 1_000], threads = [1, 2], sample_size = 5_000, sample_count = 40)]
 fn hash_of_mixed_weights(bencher: Bencher<'_, '_>, servers: u32) {
     deal(bencher, Algorithm::Hash, servers, 5);
 }
