@@ -51,7 +51,36 @@ fn mistakes_are_usage_errors_that_name_the_value() {
     check(&["--workers", "0"], 2, "--workers");
     check(&["--when-all-down", "panic"], 2, "try_anyway");
     check(&["--retry-status", "5xx"], 2, "not a status code");
+    check(&["--backend", "8080,weight=x"], 2, "weight \"x\" is not a number from 0 to 4294967295");
+    check(&["--backend", "8080,weight=4294967296"], 2, "is not a number from 0 to 4294967295");
+    check(&["--backend", "8080,weight=1,weight=1"], 2, "weight is given twice");
+    check(&["--backend", "8080,height=1"], 2, "unknown option \"height=1\"; expected weight=N");
+    check(&["--backend", "8080,weight=2", "--backend", "localhost:8080"], 2, "listed twice");
+    check(&["--algorithm", "fastest"], 2, "unknown algorithm; expected round_robin, least_con");
+    check(&["--algorithm", "random:header=a"], 2, "random takes no key");
+    check(&["--algorithm", "hash:path"], 2, "expected hash, hash:header=NAME or hash:cookie=NAME");
+    check(&["--algorithm", "hash:header=a b"], 2, "\"a b\" is not the name of a header");
+    check(&["--algorithm", "hash:cookie="], 2, "\"\" is not the name of a cookie");
     check(&["--frobnicate"], 2, "--frobnicate");
+}
+
+#[test]
+fn every_algorithm_and_a_weight_are_taken() {
+    let (_backend, port) = backend();
+    let server = format!("{port},weight=4294967295");
+    for algorithm in [
+        "round_robin",
+        "least_connections",
+        "two_choices",
+        "random",
+        "hash",
+        "hash:header=X-User",
+        "hash:cookie=sid",
+    ] {
+        let (_lb, lb_port) =
+            balance(&["--port", "0", "--backend", &server, "--algorithm", algorithm]);
+        assert!(get(lb_port).starts_with("HTTP/1.1 200 OK"), "{algorithm}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, helpers included"
 )]
 
+mod choices;
 mod cli;
 mod kills;
 mod probes;
@@ -14,3 +15,4 @@ mod programs;
 mod rotation;
 mod scale;
 mod transcripts;
+mod weights;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use lb::{
-    balance::{ServerId, Thresholds, WhenAllDown},
+    balance::{Algorithm, ServerId, Thresholds, WhenAllDown},
     cluster::LiveCluster,
     config::{HealthCheck, Server},
     health::Prober,
@@ -162,8 +162,8 @@ async fn play(case: Case) -> (Duration, Duration) {
     let health =
         HealthCheck { period: PERIOD, timeout: TIMEOUT, thresholds, ..HealthCheck::default() };
     let authority = "127.0.0.1:1".parse().unwrap();
-    let servers = [Server { name: "one".into(), authority, health: health.clone() }];
-    let cluster = Arc::new(LiveCluster::new(&servers, WhenAllDown::Refuse));
+    let servers = [Server { name: "one".into(), authority, weight: 1, health: health.clone() }];
+    let cluster = Arc::new(LiveCluster::new(&servers, Algorithm::RoundRobin, WhenAllDown::Refuse));
     let one = cluster.servers().remove(0);
     let prober = Prober {
         net: net.clone(),

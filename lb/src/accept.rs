@@ -3,7 +3,7 @@
 //! Owns the limit of connections: one that is too many waits for a moment,
 //! then gets a 503 instead of an error.
 
-use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     io::AsyncWriteExt,
@@ -31,21 +31,27 @@ const WAITING_LIMIT: usize = 256;
 pub struct Workers<N: Net> {
     each: Vec<(mpsc::UnboundedSender<Handover<N>>, Arc<Load>)>,
     room: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    /// For those who are too many; none without a limit but that of descriptors.
+    waiting: Option<Arc<Semaphore>>,
     turn: Cell<usize>,
 }
 
 impl<N: Net> Workers<N> {
-    /// Hands connections to `each` worker, at most `limit` at one time.
+    /// Hands connections to `each` worker: at most `limit` at one time, of
+    /// which there is no more than `descriptors` allow.
     pub fn new(
         each: Vec<(mpsc::UnboundedSender<Handover<N>>, Arc<Load>)>,
         limit: Option<usize>,
+        descriptors: usize,
     ) -> Rc<Self> {
-        let limit = limit.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let room = limit.map_or(descriptors, |limit| limit.min(descriptors));
+        let waiting = descriptors.saturating_sub(room).min(WAITING_LIMIT);
+        let semaphore =
+            |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Rc::new(Workers {
             each,
-            room: Arc::new(Semaphore::new(limit)),
-            waiting: Arc::new(Semaphore::new(WAITING_LIMIT.min(limit))),
+            room: semaphore(room),
+            waiting: (waiting > 0).then(|| semaphore(waiting)),
             turn: Cell::new(0),
         })
     }
@@ -53,6 +59,9 @@ impl<N: Net> Workers<N> {
     /// Accepts connections for ever.
     pub async fn accept_all(self: &Rc<Self>, net: &N, listener: &N::Listener) {
         loop {
+            if self.waiting.is_none() {
+                drop(self.room.acquire().await);
+            }
             match net.accept(listener).await {
                 Ok(connection) => self.admit(net, connection).await,
                 Err(error) => pause_after(&error).await,
@@ -67,20 +76,21 @@ impl<N: Net> Workers<N> {
         }
     }
 
-    async fn admit(
-        self: &Rc<Self>,
-        net: &N,
-        (accepted, address): (N::Accepted, std::net::SocketAddr),
-    ) {
-        if let Ok(room) = self.room.clone().try_acquire_owned() {
+    async fn admit(self: &Rc<Self>, net: &N, (accepted, address): (N::Accepted, SocketAddr)) {
+        let room = self.room.clone();
+        if let Ok(room) = room.clone().try_acquire_owned() {
             return self.hand_over((accepted, address, room));
         }
-        // Neither is ever closed.
-        let Ok(waiting) = self.waiting.clone().acquire_owned().await else { return };
+        // Neither semaphore is ever closed.
+        let Some(waiting) = self.waiting.clone() else {
+            let Ok(room) = room.acquire_owned().await else { return };
+            return self.hand_over((accepted, address, room));
+        };
+        let Ok(waiting) = waiting.acquire_owned().await else { return };
         let (workers, net) = (self.clone(), net.clone());
         tokio::task::spawn_local(async move {
             let _waiting = waiting;
-            match timeout(ROOM_PATIENCE, workers.room.clone().acquire_owned()).await {
+            match timeout(ROOM_PATIENCE, room.acquire_owned()).await {
                 Ok(Ok(room)) => workers.hand_over((accepted, address, room)),
                 _ => {
                     warn!("client={address} refused: too many connections");

@@ -9,10 +9,10 @@ use ipnet::IpNet;
 use crate::{
     balance::{Thresholds, WhenAllDown},
     config::{
-        Authority, Config, DEFAULT_PORT, HealthCheck, Invalid, Server, StatusSet, Timeouts,
-        parse_count, parse_duration, parse_health_path, parse_network, parse_size,
-        reject_duplicates,
+        Config, DEFAULT_PORT, HealthCheck, Invalid, Server, StatusSet, Timeouts, parse_count,
+        parse_duration, parse_health_path, parse_network, parse_size, reject_duplicates,
     },
+    dealing::{Backend, Dealing},
 };
 
 /// An HTTP load balancer: round robin with health checks; a client sees no
@@ -49,9 +49,15 @@ struct ListenArgs {
     #[arg(long, value_name = "ADDR")]
     bind: Option<IpAddr>,
     /// A server: http://host:port, host:port, or a port of this machine.
-    /// Repeat it for more; requests are dealt in this order.
-    #[arg(long = "backend", value_name = "SERVER")]
-    backends: Vec<Authority>,
+    /// Repeat it for more; requests are dealt in this order. One of weight 3
+    /// gets three times as many as one of weight 1, one of weight 0 none.
+    #[arg(long = "backend", value_name = "SERVER[,weight=N]")]
+    backends: Vec<Backend>,
+    /// How requests are dealt: round_robin, least_connections, two_choices,
+    /// random, hash (of the client's address), hash:header=NAME or
+    /// hash:cookie=NAME [default: round_robin].
+    #[arg(long, value_name = "NAME")]
+    algorithm: Option<Dealing>,
     #[command(flatten)]
     health: HealthArgs,
     #[command(flatten)]
@@ -174,11 +180,13 @@ impl Cli {
 
 impl ListenArgs {
     fn into_config(self) -> Result<Config, Invalid> {
-        reject_duplicates(&self.backends)?;
+        let authorities: Vec<_> = self.backends.iter().map(|b| &b.authority).collect();
+        reject_duplicates(&authorities)?;
         let health = self.health.into_health_check();
-        let server = |authority: Authority| Server {
-            name: authority.to_string(),
-            authority,
+        let server = |backend: Backend| Server {
+            name: backend.authority.to_string(),
+            authority: backend.authority,
+            weight: backend.weight,
             health: health.clone(),
         };
         let cores = || thread::available_parallelism().map_or(1, usize::from);
@@ -186,6 +194,7 @@ impl ListenArgs {
             bind: self.bind,
             port: self.port.or(self.port_alone).unwrap_or(DEFAULT_PORT),
             servers: self.backends.into_iter().map(server).collect(),
+            dealing: self.algorithm.unwrap_or_default(),
             retry_status: self.retry_status.unwrap_or_default(),
             fresh_posts: self.fresh_posts,
             when_all_down: match self.when_all_down {
@@ -195,6 +204,7 @@ impl ListenArgs {
             workers: self.workers.map_or_else(cores, usize::from),
             timeouts: self.limits.timeouts(),
             max_connections: self.limits.max_connections,
+            descriptors: usize::MAX,
             max_body: self.limits.max_body,
             trusted_proxies: self.limits.trusted_proxies,
             debug: self.debug,

@@ -12,8 +12,8 @@ use tracing::info;
 
 use crate::{
     balance::{
-        Cluster, ConnectFailure, Member, Observed, Pick, ServerId, Snapshot, Transition,
-        WhenAllDown,
+        Algorithm, Ask, Cluster, ConnectFailure, Member, Observed, Pick, ServerId, Share, Snapshot,
+        Transition, WhenAllDown, hash,
     },
     config::Server,
     upstream::Upstream,
@@ -30,21 +30,23 @@ pub struct LiveCluster {
 
 impl LiveCluster {
     /// The configured servers, none of them checked yet.
-    pub fn new(servers: &[Server], when_all_down: WhenAllDown) -> Self {
-        let mut core = Cluster::new(when_all_down);
+    pub fn new(servers: &[Server], algorithm: Algorithm, when_all_down: WhenAllDown) -> Self {
+        let mut core = Cluster::dealing(algorithm, when_all_down);
         for server in servers {
-            core.join(Arc::new(Upstream::new(server)), server.health.thresholds);
+            let seed = hash(server.authority.to_string().as_bytes());
+            let share = Share { weight: server.weight, seed };
+            core.join_with(Arc::new(Upstream::new(server)), server.health.thresholds, share);
         }
         let published = ArcSwap::new(core.snapshot().clone());
         LiveCluster { core: Mutex::new(core), published, changes: watch::Sender::new(0) }
     }
 
-    /// Deals the next server in the rotation and returns what `take` makes of
-    /// it; `None` if none is eligible.
-    pub fn pick<T>(&self, take: impl FnOnce(&Member<Upstream>) -> T) -> Option<T> {
+    /// Deals a server by the algorithm and returns what `take` makes of it,
+    /// which begins what the server has in flight; `None` if none is eligible.
+    pub fn pick<T>(&self, ask: Ask, take: impl Fn(&Member<Upstream>) -> T) -> Option<T> {
         loop {
-            match self.published.load().pick() {
-                Pick::Server(member) => return Some(take(member)),
+            match self.published.load().deal(ask, &take) {
+                Pick::Server(taken) => return Some(taken),
                 Pick::Nobody => return None,
                 // The next snapshot is a few instructions away, in a thread
                 // that may have lost its processor.

@@ -16,7 +16,10 @@ use hyper::{Uri, header::HeaderValue, http::uri::PathAndQuery};
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::balance::{Thresholds, WhenAllDown};
+use crate::{
+    balance::{Thresholds, WhenAllDown},
+    dealing::Dealing,
+};
 
 /// The port that `lb` listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 80;
@@ -30,6 +33,8 @@ pub struct Config {
     pub port: u16,
     /// The servers, in configuration order.
     pub servers: Vec<Server>,
+    /// How requests are dealt to them. Default in turn.
+    pub dealing: Dealing,
     /// Answers with these statuses are retried on another server if the
     /// request is idempotent. Default none: a server's 5xx is passed on.
     pub retry_status: StatusSet,
@@ -41,8 +46,11 @@ pub struct Config {
     /// Worker threads.
     pub workers: usize,
     /// Client connections at one time, at most; one more waits for a second,
-    /// then it gets a 503. `None` is as many as there are descriptors for.
+    /// then it gets a 503. Default none.
     pub max_connections: Option<usize>,
+    /// How many connections this process has descriptors for; what is more
+    /// waits in the kernel's queue.
+    pub descriptors: usize,
     /// The largest request body, in bytes (413). Default none: any size.
     pub max_body: Option<u64>,
     /// Whose forwarded fields are believed. Default nobody's.
@@ -94,6 +102,8 @@ pub struct Server {
     pub name: String,
     /// Where it is.
     pub authority: Authority,
+    /// Its share of the requests; with 0 it is probed and gets none. Default 1.
+    pub weight: u32,
     /// How it is probed.
     pub health: HealthCheck,
 }
@@ -158,7 +168,7 @@ impl fmt::Display for Authority {
 #[error("{0}")]
 pub struct Invalid(String);
 
-fn invalid<T>(message: impl Into<String>) -> Result<T, Invalid> {
+pub(crate) fn invalid<T>(message: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid(message.into()))
 }
 
@@ -335,7 +345,7 @@ pub fn parse_health_path(text: &str) -> Result<PathAndQuery, Invalid> {
 ///
 /// # Errors
 /// Names the first server that is.
-pub fn reject_duplicates(servers: &[Authority]) -> Result<(), Invalid> {
+pub fn reject_duplicates(servers: &[&Authority]) -> Result<(), Invalid> {
     for (index, server) in servers.iter().enumerate() {
         if servers[..index].contains(server) {
             return invalid(format!("server {server} is listed twice"));
@@ -436,7 +446,7 @@ mod tests {
     #[test]
     fn duplicates_are_found_in_any_spelling() {
         let parse = |text: &str| text.parse::<Authority>().unwrap();
-        assert!(reject_duplicates(&[parse("HTTP://A:80/"), parse("a:80")]).is_err());
-        assert!(reject_duplicates(&[parse("a:80"), parse("a:81")]).is_ok());
+        assert!(reject_duplicates(&[&parse("HTTP://A:80/"), &parse("a:80")]).is_err());
+        assert!(reject_duplicates(&[&parse("a:80"), &parse("a:81")]).is_ok());
     }
 }

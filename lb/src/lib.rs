@@ -16,6 +16,7 @@ mod framing;
 pub mod headers;
 
 pub mod cluster;
+pub mod dealing;
 pub mod upstream;
 
 pub mod health;

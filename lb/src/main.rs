@@ -57,11 +57,7 @@ fn run(config: Config) -> Result<()> {
     let stdout = Output::start(Stream::Stdout).context("cannot start the log's thread")?;
     let stderr = Output::start(Stream::Stderr).context("cannot start the log's thread")?;
     start_logging(stderr.clone());
-    let config = {
-        let room = connections_for(raise_descriptor_limit());
-        let limit = config.max_connections.map_or(room, |wanted| wanted.min(room));
-        Config { max_connections: Some(limit), ..config }
-    };
+    let config = Config { descriptors: connections_for(raise_descriptor_limit()), ..config };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let stop = stop_signal()?;

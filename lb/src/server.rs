@@ -44,7 +44,8 @@ pub async fn run<N: Net>(
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     let listeners = listen(&net, &config)?;
-    let cluster = Arc::new(LiveCluster::new(&config.servers, config.when_all_down));
+    let cluster =
+        Arc::new(LiveCluster::new(&config.servers, config.dealing.algorithm, config.when_all_down));
     let probers = start_probers(&net, &config, &cluster);
     let (workers, finished) = start_workers(&net, &config, &cluster, &log)?;
     tokio::pin!(stop);
@@ -166,13 +167,14 @@ fn start_workers<N: Net>(
         let (sender, handovers) = mpsc::unbounded_channel();
         let (done, is_done) = oneshot::channel();
         let (net, shared, log, own_load) = (net.clone(), shared.clone(), log.clone(), load.clone());
+        let dealing = config.dealing.clone();
         let (started, has_started) = std::sync::mpsc::channel();
         let body = move || {
             let runtime =
                 Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
             let _ = started.send(runtime.as_ref().err().map(io::Error::kind));
             let Ok(runtime) = runtime else { return };
-            let worker = Worker::new(net, shared, own_load, log);
+            let worker = Worker::new(net, shared, dealing, own_load, log);
             runtime.block_on(serve::run(worker, handovers));
             let _ = done.send(());
         };
@@ -183,5 +185,5 @@ fn start_workers<N: Net>(
         senders.push((sender, load));
         finished.push(is_done);
     }
-    Ok((Workers::new(senders, config.max_connections), finished))
+    Ok((Workers::new(senders, config.max_connections, config.descriptors), finished))
 }

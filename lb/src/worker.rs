@@ -6,6 +6,7 @@
 
 use std::{
     cell::RefCell,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +15,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use tokio::{
     sync::Notify,
@@ -26,6 +27,7 @@ use crate::{
     balance::{ServerId, budget},
     cluster::LiveCluster,
     config::{StatusSet, Timeouts},
+    dealing::Dealing,
     net::Net,
     upstream::{Pools, Reuse, Target},
 };
@@ -148,6 +150,8 @@ pub struct Worker<N: Net> {
     pub net: N,
     /// What all workers share.
     pub shared: Arc<Shared>,
+    /// How servers are asked for.
+    pub dealing: Dealing,
     /// This worker's load.
     pub load: Arc<Load>,
     /// This worker's connections to the servers.
@@ -162,10 +166,17 @@ pub struct Worker<N: Net> {
 
 impl<N: Net> Worker<N> {
     /// A worker without connections.
-    pub fn new(net: N, shared: Arc<Shared>, load: Arc<Load>, log: Arc<AccessLog>) -> Self {
+    pub fn new(
+        net: N,
+        shared: Arc<Shared>,
+        dealing: Dealing,
+        load: Arc<Load>,
+        log: Arc<AccessLog>,
+    ) -> Self {
         let pools = Pools::new(net.clone());
+        let random = RefCell::new(Rng::new());
         let scratch = RefCell::new(vec![0; SCRATCH_BYTES].into());
-        Worker { net, shared, load, pools, log, random: RefCell::new(Rng::new()), scratch }
+        Worker { net, shared, dealing, load, pools, log, random, scratch }
     }
 
     /// A new id for a request: 128 random bits in hexadecimal.
@@ -177,9 +188,11 @@ impl<N: Net> Worker<N> {
         HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("none"))
     }
 
-    /// Deals the next server in the rotation; `None` if none is eligible.
-    pub fn pick(&self) -> Option<Target<N>> {
-        self.shared.cluster.pick(|member| self.pools.target(member))
+    /// Deals a server to a request of `client` with these fields; `None` if
+    /// none is eligible.
+    pub fn pick(&self, headers: &HeaderMap, client: IpAddr) -> Option<Target<N>> {
+        let ask = self.dealing.ask(headers, client, &self.random);
+        self.shared.cluster.pick(ask, |member| self.pools.target(member))
     }
 
     /// The next eligible server behind `after` that is not in `tried`.

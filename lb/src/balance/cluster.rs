@@ -6,7 +6,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Cause, Health, Member, Observed, Snapshot, Thresholds};
+use super::{Algorithm, Cause, Health, InFlight, Member, Observed, Snapshot, Thresholds};
 
 /// Identifies a server for as long as the process lives; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +28,24 @@ pub enum Wanted {
     Draining,
     /// It shall get nothing.
     Disabled,
+}
+
+/// A server's part in the dealing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its share of the requests, in proportion to the weights of the others;
+    /// with 0 it gets none, and is probed all the same. Default 1.
+    pub weight: u32,
+    /// Tells it from other servers when keys are hashed: the
+    /// [`hash`](super::hash) of what it is known by, so that its keys are the
+    /// same after a restart. Default 0.
+    pub seed: u64,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Share { weight: 1, seed: 0 }
+    }
 }
 
 /// What to do with a request when no server is healthy.
@@ -80,6 +98,8 @@ struct Entry<T> {
     id: ServerId,
     wanted: Wanted,
     health: Health,
+    share: Share,
+    in_flight: Arc<InFlight>,
     server: Arc<T>,
 }
 
@@ -89,6 +109,7 @@ pub struct Cluster<T> {
     /// In configuration order.
     entries: Vec<Entry<T>>,
     when_all_down: WhenAllDown,
+    algorithm: Algorithm,
     /// The place in configuration order that is dealt next, as of the last
     /// change; may be one past the end.
     place: usize,
@@ -97,14 +118,20 @@ pub struct Cluster<T> {
 }
 
 impl<T> Cluster<T> {
-    /// A cluster without servers.
+    /// A cluster without servers, that deals in turn.
     pub fn new(when_all_down: WhenAllDown) -> Self {
+        Self::dealing(Algorithm::RoundRobin, when_all_down)
+    }
+
+    /// A cluster without servers, that deals by `algorithm`.
+    pub fn dealing(algorithm: Algorithm, when_all_down: WhenAllDown) -> Self {
         Cluster {
             entries: Vec::new(),
             when_all_down,
+            algorithm,
             place: 0,
             next_id: 0,
-            snapshot: Arc::new(Snapshot::new(Vec::new(), 0)),
+            snapshot: Arc::new(Snapshot::new(Vec::new(), 0, algorithm)),
         }
     }
 
@@ -141,13 +168,20 @@ impl<T> Cluster<T> {
         self.entries.iter().all(|e| e.health.observed() != Observed::Checking)
     }
 
-    /// Adds a server at the end of configuration order. It gets no request
-    /// before a probe passes.
+    /// Adds a server of weight 1 at the end of configuration order. It gets no
+    /// request before a probe passes.
     pub fn join(&mut self, server: Arc<T>, thresholds: Thresholds) -> ServerId {
+        self.join_with(server, thresholds, Share::default())
+    }
+
+    /// The same with a share of its own.
+    pub fn join_with(&mut self, server: Arc<T>, thresholds: Thresholds, share: Share) -> ServerId {
         let id = ServerId(self.next_id);
         self.next_id += 1;
         let health = Health::new(thresholds);
-        self.entries.push(Entry { id, wanted: Wanted::Enabled, health, server });
+        let in_flight = Arc::default();
+        let wanted = Wanted::Enabled;
+        self.entries.push(Entry { id, wanted, health, share, in_flight, server });
         self.publish();
         id
     }
@@ -228,13 +262,14 @@ impl<T> Cluster<T> {
 
     /// Filter first, pick then: the rotation only ever sees eligible servers.
     ///
-    /// Enabled servers that are up; if there is none, suspects (evidence from
+    /// Enabled servers with a weight that are up; if there is none, suspects (evidence from
     /// requests alone never empties the rotation); if there is none and the
-    /// operator says so, any enabled server.
+    /// operator says so, any of the enabled.
     fn eligible(&self) -> Vec<Member<T>> {
         let pass = |wanted: &dyn Fn(Observed) -> bool| -> Vec<Member<T>> {
             let enabled = |e: &&(usize, &Entry<T>)| {
-                e.1.wanted == Wanted::Enabled && wanted(e.1.health.observed())
+                let gets_some = e.1.wanted == Wanted::Enabled && e.1.share.weight > 0;
+                gets_some && wanted(e.1.health.observed())
             };
             self.entries
                 .iter()
@@ -244,6 +279,9 @@ impl<T> Cluster<T> {
                     id: e.id,
                     place,
                     epoch: e.health.epoch(),
+                    weight: e.share.weight,
+                    seed: e.share.seed,
+                    in_flight: e.in_flight.clone(),
                     server: e.server.clone(),
                 })
                 .collect()
@@ -269,6 +307,6 @@ impl<T> Cluster<T> {
     fn publish(&mut self) {
         let members = self.eligible();
         self.settle_place();
-        self.snapshot = Arc::new(Snapshot::new(members, self.place));
+        self.snapshot = Arc::new(Snapshot::new(members, self.place, self.algorithm));
     }
 }

@@ -7,15 +7,22 @@
 //! what it saw, gets back what changed, and carries out the effects.
 //!
 //! Reading order: `health` (one server), `cluster` (all of them),
-//! `snapshot` (what the request path reads), `retry` (what follows a
+//! `snapshot` (what the request path reads), `rotation` and `schedule` (whose
+//! turn it is), `choice` (by load, chance or key), `retry` (what follows a
 //! failed attempt).
 
+mod choice;
 mod cluster;
 mod health;
 mod retry;
+mod rotation;
+mod schedule;
 mod snapshot;
 
-pub use cluster::{Cluster, ConnectFailure, Reaction, ServerId, Transition, Wanted, WhenAllDown};
+pub use choice::{Algorithm, Ask, hash};
+pub use cluster::{
+    Cluster, ConnectFailure, Reaction, ServerId, Share, Transition, Wanted, WhenAllDown,
+};
 pub use health::{Cause, Health, Observed, Thresholds};
 pub use retry::{ELSEWHERE_LIMIT, Failure, Next, RETRY_BUDGET_MIN, budget, next_step};
-pub use snapshot::{Member, Pick, Snapshot};
+pub use snapshot::{InFlight, Member, Pick, Snapshot};

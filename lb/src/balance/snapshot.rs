@@ -1,20 +1,43 @@
-//! What the request path reads: the eligible servers and the one cursor.
+//! What the request path reads: the eligible servers and how they are dealt.
 //!
-//! A snapshot is immutable but for its cursor. Picking is one atomic
-//! increment, the same cost for 3 and for 1 000 servers, from any thread.
-//! When the cluster changes it *freezes* the cursor before it reads it, so
-//! that every pick belongs to exactly one snapshot: nothing is dealt twice and
-//! no place is skipped while a change is being published.
+//! A snapshot is immutable but for the place of its rotation. When the cluster
+//! changes it *freezes* the snapshot before it reads that place, so that every
+//! turn belongs to exactly one snapshot: nothing is dealt twice and no place
+//! is skipped while a change is being published.
 
 use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+    Arc, Mutex,
+    atomic::{AtomicU32, Ordering},
 };
 
-use super::ServerId;
+use super::{
+    Algorithm, Ask, ServerId,
+    choice::{Shares, least_loaded, less_loaded, rendezvous},
+    rotation::{Rotation, lock},
+    schedule::reduce,
+};
 
-/// Set in the cursor once a newer snapshot is about to replace this one.
-const FROZEN: u64 = 1 << 63;
+/// The requests in flight at one server, over all threads and snapshots.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct InFlight(AtomicU32);
+
+impl InFlight {
+    /// How many there are.
+    pub fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// One more. Whoever says so owes an [`end`](Self::end).
+    pub fn begin(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less.
+    pub fn end(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// One eligible server.
 #[derive(Debug)]
@@ -26,21 +49,22 @@ pub struct Member<T> {
     /// The [epoch](super::Health::epoch) of its health when the snapshot was
     /// made: to be handed back with evidence.
     pub epoch: u64,
+    /// Its share of the requests, as configured; never 0.
+    pub weight: u32,
+    /// Tells it from others when keys are hashed: see
+    /// [`Share::seed`](super::Share::seed).
+    pub seed: u64,
+    /// The requests that it has at the moment.
+    pub in_flight: Arc<InFlight>,
     /// What the shell keeps for it.
     pub server: Arc<T>,
 }
 
-impl<T> Clone for Member<T> {
-    fn clone(&self) -> Self {
-        Member { id: self.id, place: self.place, epoch: self.epoch, server: self.server.clone() }
-    }
-}
-
-/// The answer to [`Snapshot::pick`].
+/// The answer to [`Snapshot::pick`] and [`Snapshot::deal`].
 #[derive(Debug)]
-pub enum Pick<'a, T> {
-    /// The next server in the rotation.
-    Server(&'a Member<T>),
+pub enum Pick<M> {
+    /// The server that was picked.
+    Server(M),
     /// No server is eligible.
     Nobody,
     /// This snapshot has been replaced: load the current one and pick again.
@@ -51,37 +75,95 @@ pub enum Pick<'a, T> {
 #[derive(Debug)]
 pub struct Snapshot<T> {
     members: Box<[Member<T>]>,
-    /// Picks so far, plus `first`; with [`FROZEN`] set when replaced.
-    cursor: AtomicU64,
-    /// Where the rotation began in this snapshot: an index into `members`.
-    first: u64,
+    rotation: Rotation,
+    means: Means,
+}
+
+/// How servers are dealt, with what that needs.
+#[derive(Debug)]
+enum Means {
+    Rotation,
+    Least(Mutex<Turns>),
+    TwoChoices(Shares),
+    Random(Shares),
+    Hash,
+}
+
+/// Where least connections looks first; held while a server is picked.
+#[derive(Debug)]
+struct Turns {
+    /// An index into the members.
+    next: usize,
+    /// Whether any was picked.
+    moved: bool,
 }
 
 impl<T> Snapshot<T> {
-    /// A snapshot whose first pick is the first member at or after `place` in
-    /// configuration order, or the first of all if there is none.
-    pub(super) fn new(members: Vec<Member<T>>, place: usize) -> Self {
-        let first = members.iter().position(|m| m.place >= place).unwrap_or(0) as u64;
-        Snapshot { members: members.into(), cursor: AtomicU64::new(first), first }
+    /// A snapshot whose first turn is the first member's at or after `place`
+    /// in configuration order, or the first of all if there is none.
+    pub(super) fn new(members: Vec<Member<T>>, place: usize, algorithm: Algorithm) -> Self {
+        let begin = members.iter().position(|m| m.place >= place).unwrap_or(0);
+        let mut weights: Vec<u32> = members.iter().map(|m| m.weight).collect();
+        reduce(&mut weights);
+        let means = match algorithm {
+            Algorithm::RoundRobin => Means::Rotation,
+            Algorithm::LeastConnections => {
+                Means::Least(Mutex::new(Turns { next: begin, moved: false }))
+            }
+            Algorithm::TwoChoices => Means::TwoChoices(Shares::new(&weights)),
+            Algorithm::Random => Means::Random(Shares::new(&weights)),
+            Algorithm::Hash => Means::Hash,
+        };
+        Snapshot { members: members.into(), rotation: Rotation::new(&weights, begin), means }
     }
 
-    /// Deals the next server. Wait-free.
-    pub fn pick(&self) -> Pick<'_, T> {
-        let count = self.members.len() as u64;
-        if count == 0 {
-            return match self.cursor.load(Ordering::Acquire) & FROZEN {
-                0 => Pick::Nobody,
-                _ => Pick::Stale,
-            };
+    /// Deals the next server in turn.
+    pub fn pick(&self) -> Pick<&Member<T>> {
+        if self.members.is_empty() {
+            return self.empty();
         }
-        let position = self.cursor.fetch_add(1, Ordering::AcqRel);
-        if position & FROZEN != 0 {
+        match self.rotation.turn() {
+            Some(index) => Pick::Server(&self.members[index]),
+            None => Pick::Stale,
+        }
+    }
+
+    /// Deals a server by the cluster's algorithm and returns what `take` makes
+    /// of it. `take` begins what the server then has in flight: with
+    /// [`Algorithm::LeastConnections`] nobody else picks before it returns, so
+    /// that requests at one moment do not all go to the same server.
+    pub fn deal<R>(&self, ask: Ask, take: impl FnOnce(&Member<T>) -> R) -> Pick<R> {
+        if self.members.is_empty() {
+            return self.empty();
+        }
+        let index = match (&self.means, ask.key) {
+            (Means::Rotation, _) | (Means::Hash, None) => self.rotation.turn(),
+            (Means::Least(turns), _) => return self.deal_least(turns, take),
+            _ if self.rotation.is_frozen() => None,
+            (Means::TwoChoices(shares), _) => {
+                Some(less_loaded(&self.members, shares.two(ask.draw)))
+            }
+            (Means::Random(shares), _) => Some(shares.one(ask.draw)),
+            (Means::Hash, Some(key)) => Some(rendezvous(&self.members, key)),
+        };
+        index.map_or(Pick::Stale, |index| Pick::Server(take(&self.members[index])))
+    }
+
+    fn deal_least<R>(&self, turns: &Mutex<Turns>, take: impl FnOnce(&Member<T>) -> R) -> Pick<R> {
+        let mut turns = lock(turns);
+        if self.rotation.is_frozen() {
             return Pick::Stale;
         }
-        Pick::Server(&self.members[(position % count) as usize])
+        let index = least_loaded(&self.members, turns.next);
+        *turns = Turns { next: (index + 1) % self.members.len(), moved: true };
+        Pick::Server(take(&self.members[index]))
     }
 
-    /// The next member after `place`, in rotation order, that is not in
+    fn empty<M>(&self) -> Pick<M> {
+        if self.rotation.is_frozen() { Pick::Stale } else { Pick::Nobody }
+    }
+
+    /// The next member after `place`, in configuration order, that is not in
     /// `tried`. Moves no cursor: retries leave the rotation of others alone.
     pub fn next_untried(&self, place: usize, tried: &[ServerId]) -> Option<&Member<T>> {
         let split = self.members.partition_point(|m| m.place <= place);
@@ -96,14 +178,19 @@ impl<T> Snapshot<T> {
 
     /// Ends this snapshot: no pick succeeds afterwards. Returns the place in
     /// configuration order that is to be dealt next, or `None` if nothing was
-    /// dealt from this snapshot or it had ended before.
+    /// dealt in turn from this snapshot or it had ended before.
     pub(super) fn freeze(&self) -> Option<usize> {
-        let cursor = self.cursor.fetch_or(FROZEN, Ordering::AcqRel);
-        // Frozen before: what the cursor says beyond that was not dealt.
-        if cursor & FROZEN != 0 || cursor == self.first || self.members.is_empty() {
-            return None;
-        }
-        let last = (cursor - 1) % self.members.len() as u64;
-        Some(self.members[last as usize].place + 1)
+        let last = match &self.means {
+            Means::Least(turns) => {
+                // Held, so that nobody is in the middle of a pick.
+                let turns = lock(turns);
+                let goes_on = turns.moved && !self.rotation.is_frozen();
+                self.rotation.freeze();
+                let count = self.members.len();
+                goes_on.then(|| (turns.next + count - 1) % count)
+            }
+            _ => self.rotation.freeze(),
+        };
+        last.map(|index| self.members[index].place + 1)
     }
 }

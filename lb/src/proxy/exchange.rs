@@ -3,7 +3,12 @@
 //! Owns the counts of requests in flight: an exchange counts from its
 //! beginning until it is dropped, however it ends.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, task::Waker};
+use std::{
+    cell::Cell,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    task::Waker,
+};
 
 use hyper::{Method, Request, StatusCode, Uri, Version, body::Incoming, header::HeaderValue};
 use ipnet::IpNet;
@@ -129,9 +134,14 @@ impl<N: Net> Exchange<N> {
         self.id = Some(id);
     }
 
+    /// The client's IP address.
+    pub fn client_ip(&self) -> IpAddr {
+        self.client.address.ip()
+    }
+
     /// There is a connection to `server`.
     pub fn connected(&mut self, server: &Target<N>, reused: bool) {
-        self.server = Some(server.pool.clone());
+        self.server = Some(server.pool.pool());
         // A reused connection took no time to connect.
         self.connected = (!reused).then(Instant::now);
     }
@@ -148,7 +158,7 @@ impl<N: Net> Exchange<N> {
 
     /// The answer of a server that was to be retried is the best there is.
     pub fn settle_for(&mut self, server: &Target<N>) {
-        self.server = Some(server.pool.clone());
+        self.server = Some(server.pool.pool());
     }
 
     /// The head of a server's answer is here.

@@ -94,7 +94,7 @@ async fn answer<N: Net>(
         head.headers.insert(header::UPGRADE, protocols);
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    let Some(first) = worker.pick() else {
+    let Some(first) = worker.pick(&head.headers, exchange.client_ip()) else {
         return (own_answer(&worker, exchange, Reason::NoServer), None);
     };
     let without_host = !head.headers.contains_key(header::HOST);

@@ -7,7 +7,6 @@
 use std::{
     future::Future,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,7 +18,7 @@ use tokio::time::Instant;
 use super::Exchange;
 use crate::{
     net::Net,
-    upstream::{Connection, Pool, RequestBody},
+    upstream::{Claim, Connection, RequestBody},
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -58,8 +57,8 @@ pub struct Relay<N: Net> {
 pub struct Lease<N: Net> {
     /// The connection.
     pub connection: Box<Connection<N::Stream>>,
-    /// Its pool.
-    pub pool: Rc<Pool<N>>,
+    /// Its pool, and the request that the server has in flight.
+    pub pool: Claim<N>,
 }
 
 impl<N: Net> Relay<N> {

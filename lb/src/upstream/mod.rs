@@ -24,7 +24,7 @@ pub use body::{AttemptBody, RequestBody};
 pub use connect::{ConnectError, Connection, connect, connect_any};
 pub use governor::Governor;
 pub use http1::{Wire, WireError};
-pub use pool::{Pool, Pools, Reuse, Target};
+pub use pool::{Claim, Pool, Pools, Reuse, Target};
 
 /// One server, as the shell sees it; shared by all threads.
 #[derive(Debug)]

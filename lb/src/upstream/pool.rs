@@ -6,6 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    ops::Deref,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -18,7 +19,7 @@ use tokio::{
 
 use super::{Connection, Upstream};
 use crate::{
-    balance::{Member, ServerId},
+    balance::{InFlight, Member, ServerId},
     net::Net,
 };
 
@@ -45,6 +46,7 @@ pub enum Reuse {
 pub struct Pool<N: Net> {
     /// The server.
     pub upstream: Arc<Upstream>,
+    in_flight: Arc<InFlight>,
     net: N,
     idle: RefCell<Vec<Box<Connection<N::Stream>>>>,
     returned: Notify,
@@ -134,6 +136,43 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// One request in flight at a server, from the pick until it is dropped: a
+/// retry's, when the next server is taken; the last one's, with the end of the
+/// answer's body or with the client. A clone counts as one more.
+pub struct Claim<N: Net>(Rc<Pool<N>>);
+
+impl<N: Net> Claim<N> {
+    fn new(pool: Rc<Pool<N>>) -> Self {
+        pool.in_flight.begin();
+        Claim(pool)
+    }
+
+    /// The pool alone, which claims nothing.
+    pub fn pool(&self) -> Rc<Pool<N>> {
+        self.0.clone()
+    }
+}
+
+impl<N: Net> Clone for Claim<N> {
+    fn clone(&self) -> Self {
+        Claim::new(self.0.clone())
+    }
+}
+
+impl<N: Net> Drop for Claim<N> {
+    fn drop(&mut self) {
+        self.0.in_flight.end();
+    }
+}
+
+impl<N: Net> Deref for Claim<N> {
+    type Target = Pool<N>;
+
+    fn deref(&self) -> &Pool<N> {
+        &self.0
+    }
+}
+
 /// A server that a request was dealt to, as its worker holds it. Unlike a
 /// [`Member`] it is cloned without touching what other threads count.
 pub struct Target<N: Net> {
@@ -144,7 +183,7 @@ pub struct Target<N: Net> {
     /// The epoch of its health when it was dealt.
     pub epoch: u64,
     /// The server, and this worker's connections to it.
-    pub pool: Rc<Pool<N>>,
+    pub pool: Claim<N>,
 }
 
 impl<N: Net> Clone for Target<N> {
@@ -171,6 +210,7 @@ impl<N: Net> Pools<N> {
         let new = || {
             Rc::new(Pool {
                 upstream: member.server.clone(),
+                in_flight: member.in_flight.clone(),
                 net: self.net.clone(),
                 idle: RefCell::default(),
                 returned: Notify::new(),
@@ -178,6 +218,7 @@ impl<N: Net> Pools<N> {
             })
         };
         let pool = pools.entry(member.id).or_insert_with(new).clone();
+        let pool = Claim::new(pool);
         Target { id: member.id, place: member.place, epoch: member.epoch, pool }
     }
 

@@ -75,25 +75,31 @@ impl Balancer {
         &self,
         requests: usize,
     ) -> Result<BTreeMap<SocketAddr, usize>> {
-        let line = |line: &str| line.contains(" total_ms=");
-        let what = format!("the log lines of {requests} requests");
-        self.log.wait_count(0, requests, &what, printed(&self.name, line)).await?;
         let mut counts = BTreeMap::new();
-        for event in self.log.events() {
-            let EventKind::Output { source, line } = &event.kind else { continue };
-            if **source != *self.name || !line.contains(" total_ms=") {
-                continue;
-            }
-            // "failed=127.0.0.1:80:refused@0.1,..." or "server=127.0.0.1:80".
-            let word = |key| line.split(' ').find_map(|word| word.strip_prefix(key));
-            let failed =
-                word("failed=").and_then(|list: &str| list.split(",").next()?.rsplit_once(":"));
-            let first = failed.map(|(server, _)| server).or_else(|| word("server="));
-            if let Some(server) = first.and_then(|text| text.parse().ok()) {
-                *counts.entry(server).or_insert(0) += 1;
-            }
+        for server in self.dealt(requests).await?.into_iter().flatten() {
+            *counts.entry(server).or_insert(0) += 1;
         }
         Ok(counts)
+    }
+
+    /// The server of the first attempt of each request so far, by the access
+    /// log, once `requests` of them are over; in the order of their ends.
+    pub(crate) async fn dealt(&self, requests: usize) -> Result<Vec<Option<SocketAddr>>> {
+        let over = |line: &str| line.contains(" total_ms=");
+        let what = format!("the log lines of {requests} requests");
+        self.log.wait_count(0, requests, &what, printed(&self.name, over)).await?;
+        let first_server = |event: Event| match event.kind {
+            EventKind::Output { source, line } if *source == *self.name && over(&line) => {
+                // "failed=127.0.0.1:80:refused@0.1,..." or "server=127.0.0.1:80".
+                let word = |key| line.split(' ').find_map(|word| word.strip_prefix(key));
+                let failed =
+                    word("failed=").and_then(|list: &str| list.split(",").next()?.rsplit_once(":"));
+                let first = failed.map(|(server, _)| server).or_else(|| word("server="));
+                Some(first.and_then(|text| text.parse().ok()))
+            }
+            _ => None,
+        };
+        Ok(self.log.events().into_iter().filter_map(first_server).collect())
     }
 
     /// Sends SIGTERM, unless it has ended.

@@ -6,6 +6,7 @@
 
 mod active_health;
 mod bodies;
+mod choices;
 mod failover;
 mod keep_alive;
 mod kills;
@@ -15,6 +16,7 @@ mod raw;
 mod rotation;
 mod stop;
 mod upgrades;
+mod weights;
 
 use crate::e2e::Scenario;
 
@@ -22,6 +24,8 @@ use crate::e2e::Scenario;
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     [
         rotation::SCENARIOS,
+        weights::SCENARIOS,
+        choices::SCENARIOS,
         active_health::SCENARIOS,
         passive_health::SCENARIOS,
         failover::SCENARIOS,

@@ -1,10 +1,14 @@
 //! Who gets the next request.
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
-    client::Client, fairness, fault::Fault, history::observations, rotation::check_strict,
+    backend::Backend, client::Client, fairness, fault::Fault, history::observations,
+    rotation::check_strict,
 };
 use tokio::task::JoinSet;
 
@@ -56,6 +60,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "8 clients at once: one strict rotation over two servers, over three, and again"
     ),
+    scenario!(9, "rotation", two_thousand, Events, "2 000 servers are dealt in the order given"),
 ];
 
 async fn sequential(w: &mut World) -> Result<()> {
@@ -74,7 +79,7 @@ async fn connection_each(w: &mut World) -> Result<()> {
 }
 
 /// `clients` clients send `each` GETs at the same time, a connection each.
-async fn in_parallel(w: &mut World, clients: usize, each: usize) -> Result<()> {
+pub(super) async fn in_parallel(w: &mut World, clients: usize, each: usize) -> Result<()> {
     let mut running = JoinSet::new();
     for number in 0..clients {
         let mut client = w.client(&format!("c{number}"))?;
@@ -177,6 +182,25 @@ async fn strict_in_each_epoch(w: &mut World) -> Result<()> {
         b.revive().await?;
         w.lb()?.says(mark, &b, "up").await?;
         expect_strict(w, &["A", "B", "C"]).await?;
+    }
+    Ok(())
+}
+
+/// Every server is the same backend, each at an address of its own.
+async fn two_thousand(w: &mut World) -> Result<()> {
+    let all = Backend::builder("all").bind((Ipv4Addr::UNSPECIFIED, 0).into());
+    let port = w.backend(all).await?.port();
+    let address = |n: u32| SocketAddr::from((Ipv4Addr::from(0x7f01_0000 + n), port));
+    let servers: Vec<SocketAddr> = (1..=2_000).map(address).collect();
+    w.balance_over(&servers, &[]).await?;
+    let mut client = w.client("c")?;
+    for _ in 0..2_100 {
+        client.get("/").await?;
+    }
+    let dealt = w.lb()?.dealt(2_100).await?;
+    let expected = servers.iter().cycle().map(|server| Some(*server));
+    for (turn, (got, expected)) in dealt.into_iter().zip(expected).enumerate() {
+        ensure!(got == expected, "turn {turn}: dealt to {got:?}, expected {expected:?}");
     }
     Ok(())
 }

@@ -1,0 +1,103 @@
+//! Servers of different weights.
+
+use anyhow::{Context, Result, ensure};
+use testbed::{
+    backend::Backend,
+    fairness,
+    log::{Event, EventKind},
+};
+
+use super::{rotation::in_parallel, scenario};
+use crate::e2e::{Scenario, World};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario!(10, "weights", exact_in_each_period, Events, "3,2,1: each period is exact"),
+    scenario!(
+        10,
+        "weights",
+        exact_in_parallel,
+        Quiescence,
+        "8 clients: whole periods are exact, also one that is too long to lay out"
+    ),
+    scenario!(11, "weights", smooth, Events, "3,1 is AABA; 3,2,1 is ABACBA; 5,1,1 is AABACAA"),
+    scenario!(
+        12,
+        "weights",
+        zero,
+        Events,
+        "a server of weight 0 is probed and gets nothing, even as the only one"
+    ),
+];
+
+/// Starts a balancer over `backends` with these weights.
+async fn balance(w: &mut World, backends: &[Backend], weights: &[u32]) -> Result<()> {
+    let weighted = |(backend, weight): (&Backend, &u32)| {
+        format!("--backend={},weight={weight}", backend.addr())
+    };
+    let servers: Vec<String> = backends.iter().zip(weights).map(weighted).collect();
+    let flags: Vec<&str> = servers.iter().map(String::as_str).collect();
+    w.balance_over(&[], &flags).await?;
+    Ok(())
+}
+
+async fn exact_in_each_period(w: &mut World) -> Result<()> {
+    let all = w.backends(["A", "B", "C"]).await?;
+    balance(w, &all, &[30, 20, 10]).await?;
+    let mark = w.log.len();
+    let mut client = w.client("c")?;
+    for _ in 0..60 {
+        client.get("/").await?;
+    }
+    let answerers = fairness::answerers(&w.log.events_from(mark));
+    ensure!(answerers.len() == 60, "{} of 60 requests were answered", answerers.len());
+    fairness::check_weighted(&answerers, &[("A", 3), ("B", 2), ("C", 1)])?;
+    Ok(())
+}
+
+async fn exact_in_parallel(w: &mut World) -> Result<()> {
+    let all = w.backends(["A", "B", "C"]).await?;
+    // The first 400 of a period of 400 000 are within one of their shares.
+    for (weights, tolerance) in [([2, 1, 1], 0), ([200_000, 100_001, 99_999], 1)] {
+        balance(w, &all, &weights).await?;
+        let mark = w.log.len();
+        in_parallel(w, 8, 50).await?;
+        let counts = fairness::counts(&w.log.events_from(mark));
+        for (name, expected) in [("A", 200), ("B", 100), ("C", 100)] {
+            let got: usize = counts.get(name).copied().unwrap_or(0);
+            let shown = fairness::show(&counts);
+            ensure!(got.abs_diff(expected) <= tolerance, "{name}: expected {expected}: {shown}");
+        }
+    }
+    Ok(())
+}
+
+async fn smooth(w: &mut World) -> Result<()> {
+    let all = w.backends(["A", "B", "C"]).await?;
+    for (weights, order) in [
+        (&[3, 1][..], "AABAAABA"),
+        (&[3, 2, 1], "ABACBAABACBA"),
+        (&[5, 1, 1], "AABACAAAABACAA"),
+        (&[u32::MAX, u32::MAX, u32::MAX], "ABCABC"),
+    ] {
+        balance(w, &all, weights).await?;
+        let mut client = w.client("c")?;
+        w.expect_sequence(&mut client, order)
+            .await
+            .with_context(|| format!("weights {weights:?}"))?;
+    }
+    Ok(())
+}
+
+async fn zero(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let all = w.backends(["A", "B", "C"]).await?;
+    balance(w, &all, &[1, 0, 1]).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "ACACAC").await?;
+    let probed = |event: &Event| matches!(&event.kind, EventKind::Probed { backend, .. } if **backend == *"B");
+    ensure!(w.log.count(0, probed) > 0, "a server of weight 0 was not probed");
+    balance(w, &all[1..2], &[0]).await?;
+    let reply = w.client("nobody")?.get("/").await?;
+    ensure!(reply.status == 503, "status {}, expected 503", reply.status);
+    Ok(())
+}
