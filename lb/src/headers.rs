@@ -35,11 +35,11 @@ pub fn prepare_request(head: &mut request::Parts, origin: Origin<'_>) -> Result<
         return Err(Reason::MethodNotAllowed);
     }
     check_host(head)?;
-    check_transfer_coding(&head.headers)?;
     to_origin_form(head)?;
-    remove_connection_fields(&mut head.headers);
-    // Answered by hyper once a server is connected and the body is wanted.
-    head.headers.remove(header::EXPECT);
+    if has_connection_field(&head.headers) {
+        check_transfer_coding(&head.headers)?;
+        remove_connection_fields(&mut head.headers);
+    }
     add_forwarded_fields(&mut head.headers, origin);
     head.version = Version::HTTP_11;
     Ok(())
@@ -47,6 +47,9 @@ pub fn prepare_request(head: &mut request::Parts, origin: Origin<'_>) -> Result<
 
 /// The protocols that a client offers to switch to (RFC 9110 §7.8).
 pub fn upgrade_offer(head: &request::Parts) -> Option<HeaderValue> {
+    if !has_connection_field(&head.headers) {
+        return None;
+    }
     let protocols = head.headers.get(header::UPGRADE)?;
     let mut options = head.headers.get_all(header::CONNECTION).iter();
     let offered = head.version == Version::HTTP_11 && options.any(|value| lists(value, "upgrade"));
@@ -145,9 +148,7 @@ fn to_origin_form(head: &mut request::Parts) -> Result<(), Reason> {
 /// Makes the head of a server's answer fit to be relayed. Returns how long the
 /// connection may be kept, if the server says so.
 pub fn prepare_response(headers: &mut HeaderMap) -> Option<Duration> {
-    // Most answers have none of them: one look at each name, not one hash for
-    // each candidate.
-    if !headers.keys().any(is_connection_field) {
+    if !has_connection_field(headers) {
         return None;
     }
     // A length beside a coding is not the body's (RFC 9112 §6.3).
@@ -174,11 +175,11 @@ fn idle_limit(keep_alive: &HeaderValue) -> Option<Duration> {
 /// Removes the fields that concern one connection only, and all that
 /// `Connection` names (RFC 9110 §7.6.1). `TE` keeps `trailers` alone.
 fn remove_connection_fields(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_connection_field) {
-        return;
-    }
     remove_named_by_connection(headers);
-    for name in [&header::CONNECTION, &header::TRANSFER_ENCODING, &header::UPGRADE] {
+    // An expectation is met by hyper, once a server is connected and the body
+    // is wanted.
+    let own = [&header::CONNECTION, &header::TRANSFER_ENCODING, &header::UPGRADE, &header::EXPECT];
+    for name in own {
         headers.remove(name);
     }
     headers.remove(&KEEP_ALIVE);
@@ -192,8 +193,15 @@ fn remove_connection_fields(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether any field concerns one connection only. Most messages have none:
+/// one look at each name, not one hash for each candidate.
+fn has_connection_field(headers: &HeaderMap) -> bool {
+    headers.keys().any(is_connection_field)
+}
+
 fn is_connection_field(name: &HeaderName) -> bool {
     *name == header::CONNECTION
+        || *name == header::EXPECT
         || *name == header::TRANSFER_ENCODING
         || *name == header::TE
         || *name == header::UPGRADE

@@ -30,20 +30,23 @@ pub(super) async fn attempt<N: Net>(
     let pool = &server.pool;
     let for_posts = worker.shared.reuse_for_posts;
     let reuse = if fresh { Reuse::Never } else { outbound.reuse(for_posts) };
-    let (mut connection, reused) = match pool.take(server.epoch, reuse, exchange.attempt_began()) {
+    let began = exchange.attempt_began();
+    let (mut connection, reused) = match pool.take(server.epoch, reuse, began) {
         Some(connection) => (connection, true),
         // Boxed, so that the future of a request that finds a connection, which
         // is moved about, need not have room for one that does not.
         None => Box::pin(obtain(worker, server, reuse)).await?,
     };
-    exchange.connected(server, reused);
+    // On a kept connection the request goes out at once.
+    let sent = if reused { began } else { Instant::now() };
+    exchange.connected(server, (!reused).then_some(sent));
     let Connection { wire, timer, .. } = &mut *connection;
     let host = outbound.without_host.then_some(&server.pool.upstream.host);
     wire.begin(&outbound.head, host, outbound.body.attempt());
     let method = &outbound.head.method;
     let answer = poll_fn(|cx| wire.poll_head(cx, method, &worker.scratch));
     let timeouts = &worker.shared.timeouts;
-    match await_answer(answer, timer.as_mut(), &outbound.body, timeouts).await? {
+    match await_answer(answer, timer.as_mut(), &outbound.body, timeouts, sent).await? {
         // Nobody asked for another protocol: what follows is not HTTP.
         Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && !outbound.upgrades => {
             Err(Failure::BadAnswer)
@@ -73,8 +76,8 @@ async fn await_answer(
     mut timer: Pin<&mut Sleep>,
     body: &RequestBody,
     timeouts: &Timeouts,
+    began: Instant,
 ) -> Result<Answer, Failure> {
-    let began = Instant::now();
     timer.as_mut().reset(began + timeouts.response_head.min(timeouts.body));
     tokio::pin!(answer);
     loop {

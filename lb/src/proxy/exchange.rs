@@ -139,11 +139,10 @@ impl<N: Net> Exchange<N> {
         self.client.address.ip()
     }
 
-    /// There is a connection to `server`.
-    pub fn connected(&mut self, server: &Target<N>, reused: bool) {
+    /// There is a connection to `server`; a fresh one since `connected`.
+    pub fn connected(&mut self, server: &Target<N>, connected: Option<Instant>) {
         self.server = Some(server.pool.pool());
-        // A reused connection took no time to connect.
-        self.connected = (!reused).then(Instant::now);
+        self.connected = connected;
     }
 
     /// An attempt came to nothing.

@@ -71,13 +71,14 @@ pub fn handle<N: Net>(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Answered<N>> {
-    let exchange = Exchange::begin(worker.clone(), client, &request);
+    // Boxed: it is moved about, to the very end of the answer.
+    let exchange = Box::new(Exchange::begin(worker.clone(), client, &request));
     answer(worker, exchange, request)
 }
 
 async fn answer<N: Net>(
     worker: Rc<Worker<N>>,
-    mut exchange: Exchange<N>,
+    mut exchange: Box<Exchange<N>>,
     request: Request<Incoming>,
 ) -> Answered<N> {
     let idempotent = is_idempotent(&request);
@@ -216,7 +217,7 @@ fn reason_of(failure: Failure) -> Reason {
 }
 
 fn relay<N: Net>(
-    mut exchange: Exchange<N>,
+    mut exchange: Box<Exchange<N>>,
     (mut head, mut lease): (response::Parts, Lease<N>),
     request: RequestBody,
     patience: Duration,
@@ -233,7 +234,7 @@ fn relay<N: Net>(
 /// One of `lb`'s own answers: a sentence, and the reason code in `X-LB-Reason`.
 fn own_answer<N: Net>(
     worker: &Worker<N>,
-    mut exchange: Exchange<N>,
+    mut exchange: Box<Exchange<N>>,
     reason: Reason,
 ) -> Response<AnswerBody<N>> {
     exchange.refused(reason);

@@ -30,7 +30,7 @@ pub enum AnswerBody<N: Net> {
         /// What is left to send.
         sentence: Option<Bytes>,
         /// Logged when the answer is gone.
-        _exchange: Exchange<N>,
+        _exchange: Box<Exchange<N>>,
     },
     /// Nothing: what follows is not HTTP.
     None,
@@ -44,7 +44,7 @@ pub struct Relay<N: Net> {
     lease: Option<Lease<N>>,
     /// The request's body, which may outlast the answer.
     request: RequestBody,
-    exchange: Exchange<N>,
+    exchange: Box<Exchange<N>>,
     /// How long the server may be silent.
     patience: Duration,
     /// Whether the connection's timer runs since the server's last bytes.
@@ -66,7 +66,7 @@ impl<N: Net> Relay<N> {
     pub fn new(
         lease: Lease<N>,
         request: RequestBody,
-        exchange: Exchange<N>,
+        exchange: Box<Exchange<N>>,
         patience: Duration,
     ) -> Self {
         let lease = Some(lease);

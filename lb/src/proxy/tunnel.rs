@@ -18,13 +18,13 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// Both ends of a tunnel, but for the client's socket.
 pub struct Tunnel<N: Net> {
     lease: Lease<N>,
-    exchange: Exchange<N>,
+    exchange: Box<Exchange<N>>,
 }
 
 impl<N: Net> Tunnel<N> {
     /// The answer that opens the tunnel, and the tunnel.
     pub(super) fn open(
-        mut exchange: Exchange<N>,
+        mut exchange: Box<Exchange<N>>,
         (mut head, lease): (response::Parts, Lease<N>),
     ) -> (Response<AnswerBody<N>>, Box<Self>) {
         exchange.answered(head.status, head.version);
