@@ -45,6 +45,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How much of what such a client still sends is read.
 const LINGER_BYTES: usize = 1024 * 1024;
 
+/// How much of a client's connection is buffered, in each direction: more than
+/// the largest head, and enough for a system call to be worth it.
+const BUFFER_BYTES: usize = 64 * 1024;
+
 /// A connection between two requests.
 struct Parked<S> {
     stream: S,
@@ -118,6 +122,7 @@ async fn converse<N: Net>(
     let connection = http1::Builder::new()
         // One buffer and one plain write cost less than gathering small pieces.
         .writev(false)
+        .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(SharedStream(guard.clone())), service);
     let served = Served { connection: Box::pin(connection), guard: &guard, client: &client, stops };
     let ended = served.await;

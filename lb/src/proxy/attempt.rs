@@ -148,7 +148,10 @@ async fn connect_or_reuse<N: Net>(
     let limit = worker.shared.timeouts.connect;
     let began = Instant::now();
     let error = match connect(&worker.net, upstream, permit, limit, server.epoch).await {
-        Ok(connection) => return Ok((connection, false)),
+        Ok(mut connection) => {
+            connection.extra = reuse == Reuse::Never;
+            return Ok((connection, false));
+        }
         Err(error) => error,
     };
     if reuse != Reuse::Never

@@ -26,7 +26,7 @@ use crate::{
     error::{Reason, TEXT},
     headers::{REQUEST_ID, is_idempotent, prepare_request, prepare_response, upgrade_offer},
     net::Net,
-    upstream::{RequestBody, Reuse, Target},
+    upstream::{KEPT_BYTES, RequestBody, Reuse, Target},
     worker::Worker,
 };
 
@@ -87,7 +87,7 @@ async fn answer<N: Net>(
     let offers = upgrade_offer(&head).filter(|_| body.is_end_stream());
     let prepared = prepare_request(&mut head, exchange.origin());
     if let Err(reason) = prepared.and_then(|()| check_length(&body, max_body)) {
-        return (own_answer(&worker, exchange, reason), None);
+        return (own_answer(&worker, exchange, reason, is_long(&body)), None);
     }
     exchange.set_id(request_id(&worker, &mut head.headers));
     let upgrades = offers.is_some();
@@ -96,7 +96,7 @@ async fn answer<N: Net>(
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     let Some(first) = worker.pick(&head.headers, exchange.client_ip()) else {
-        return (own_answer(&worker, exchange, Reason::NoServer), None);
+        return (own_answer(&worker, exchange, Reason::NoServer, is_long(&body)), None);
     };
     let without_host = !head.headers.contains_key(header::HOST);
     let body = RequestBody::new(body, max_body, exchange.attempt_began());
@@ -120,7 +120,10 @@ async fn answer<N: Net>(
             let patience = worker.shared.timeouts.body;
             (relay(exchange, answered, outbound.body, patience), None)
         }
-        Err(reason) => (own_answer(&worker, exchange, reason), None),
+        Err(reason) => {
+            let unread = !outbound.body.is_over() && !outbound.body.is_short();
+            (own_answer(&worker, exchange, reason, unread), None)
+        }
     }
 }
 
@@ -226,16 +229,29 @@ fn relay<N: Net>(
     if let Some(kept) = prepare_response(&mut head.headers) {
         lease.connection.idle_limit = lease.connection.idle_limit.min(kept);
     }
+    if head.status.as_u16() >= 400 && !request.is_over() {
+        // The server has seen enough: the rest of the body will not be read.
+        head.headers.insert(header::CONNECTION, CLOSE);
+    }
     // hyper writes the version that the client speaks, if told the newest.
     head.version = hyper::Version::HTTP_11;
     Response::from_parts(head, AnswerBody::Relayed(Relay::new(lease, request, exchange, patience)))
 }
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// Whether more of a body is to come than is worth reading to its end in vain.
+fn is_long(body: &Incoming) -> bool {
+    body.size_hint().exact().is_none_or(|length| length > KEPT_BYTES as u64)
+}
+
 /// One of `lb`'s own answers: a sentence, and the reason code in `X-LB-Reason`.
+/// With `unread` of the request the connection cannot carry another.
 fn own_answer<N: Net>(
     worker: &Worker<N>,
     mut exchange: Box<Exchange<N>>,
     reason: Reason,
+    unread: bool,
 ) -> Response<AnswerBody<N>> {
     exchange.refused(reason);
     let text = reason.text();
@@ -246,6 +262,9 @@ fn own_answer<N: Net>(
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT));
     headers.insert("x-lb-reason", HeaderValue::from_static(reason.code()));
+    if unread {
+        headers.insert(header::CONNECTION, CLOSE);
+    }
     match reason {
         Reason::NoServer => {
             headers.insert(header::RETRY_AFTER, worker.shared.retry_after.clone());
@@ -255,7 +274,7 @@ fn own_answer<N: Net>(
         | Reason::BodyTimeout
         | Reason::BodyTooLarge
         | Reason::UnknownTransferCoding => {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            headers.insert(header::CONNECTION, CLOSE);
         }
         Reason::MethodNotAllowed => {
             let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");

@@ -31,6 +31,9 @@ pub struct Connection<S> {
     pub wire: Wire<S>,
     /// The epoch of the server's health when it was opened.
     pub epoch: u64,
+    /// Whether it was opened for a request that takes no other: then it takes
+    /// the place of an idle one, or they would pile up.
+    pub extra: bool,
     /// When it was last in use.
     pub used: Instant,
     /// How long it may be idle.
@@ -64,7 +67,7 @@ pub async fn connect<N: Net>(
     let now = Instant::now();
     let timer = Box::pin(sleep_until(now));
     let wire = Wire::new(stream);
-    Ok(Box::new(Connection { wire, epoch, used: now, idle_limit: IDLE_LIMIT, timer }))
+    Ok(Box::new(Connection { wire, epoch, extra: false, used: now, idle_limit: IDLE_LIMIT, timer }))
 }
 
 /// Connects to one of `addresses` within `limit`. When one fails the next is

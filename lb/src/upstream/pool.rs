@@ -93,7 +93,12 @@ impl<N: Net> Pool<N> {
             return;
         }
         connection.used = now;
-        self.idle.borrow_mut().push(connection);
+        let mut idle = self.idle.borrow_mut();
+        if std::mem::take(&mut connection.extra) && !idle.is_empty() {
+            idle.remove(0);
+        }
+        idle.push(connection);
+        drop(idle);
         if self.waiting.get() > 0 {
             self.returned.notify_one();
         }

@@ -118,6 +118,10 @@ impl Upload {
             self.at += count;
         } else {
             self.piece.advance(count);
+            if self.piece.is_empty() {
+                // Even an empty piece holds on to the buffer that it is of.
+                self.piece = Bytes::new();
+            }
         }
     }
 
