@@ -17,11 +17,11 @@ use std::{
 
 use rustix::{
     io::Errno,
-    net::{RecvFlags, recv},
+    net::{RecvFlags, SocketFlags, acceptfrom_with, recv},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 
 /// Connections waiting to be accepted, at most (the kernel may cap it lower).
@@ -84,7 +84,8 @@ pub struct Tcp;
 
 impl Net for Tcp {
     type Stream = TcpStream;
-    type Listener = TcpListener;
+    /// In tokio's type for streams: it lets us say how to accept.
+    type Listener = TcpStream;
     type Accepted = StdStream;
 
     fn listen(&self, addr: SocketAddr) -> io::Result<Self::Listener> {
@@ -97,18 +98,23 @@ impl Net for Tcp {
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
-        TcpListener::from_std(socket.into())
+        // Accepted connections inherit it.
+        socket.set_tcp_nodelay(true)?;
+        TcpStream::from_std(socket.into())
     }
 
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<SocketAddr> {
         listener.local_addr()
     }
 
-    async fn accept(&self, listener: &TcpListener) -> io::Result<(StdStream, SocketAddr)> {
-        let (stream, peer) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        // Leaves this thread's event loop for that of its worker.
-        Ok((stream.into_std()?, peer))
+    /// Not tokio's accept, which would register the connection with this
+    /// thread's event loop, when it is for that of a worker.
+    async fn accept(&self, listener: &Self::Listener) -> io::Result<(StdStream, SocketAddr)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let accept = || Ok(acceptfrom_with(listener, flags)?);
+        let (stream, peer) = listener.async_io(Interest::READABLE, accept).await?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        Ok((stream.into(), peer.ok_or(io::ErrorKind::NotConnected)?))
     }
 
     fn adopt(&self, accepted: StdStream) -> io::Result<TcpStream> {

@@ -168,22 +168,45 @@ fn start_workers<N: Net>(
         let (done, is_done) = oneshot::channel();
         let (net, shared, log, own_load) = (net.clone(), shared.clone(), log.clone(), load.clone());
         let dealing = config.dealing.clone();
-        let (started, has_started) = std::sync::mpsc::channel();
-        let body = move || {
-            let runtime =
-                Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-            let _ = started.send(runtime.as_ref().err().map(io::Error::kind));
-            let Ok(runtime) = runtime else { return };
-            let worker = Worker::new(net, shared, dealing, own_load, log);
-            runtime.block_on(serve::run(worker, handovers));
+        let worker = move || Worker::new(net, shared, dealing, own_load, log);
+        let end = move || {
             let _ = done.send(());
         };
-        thread::Builder::new().name(format!("lb-worker-{index}")).spawn(body)?;
-        if let Ok(Some(error)) = has_started.recv() {
-            return Err(io::Error::from(error)).context("cannot start a worker's event loop");
+        if config.workers == 1 {
+            // Beside the acceptor: nothing has to change threads.
+            let run = serve::run(worker(), handovers);
+            tokio::task::spawn_local(async {
+                run.await;
+                end()
+            });
+        } else {
+            start_thread(index, async move || {
+                serve::run(worker(), handovers).await;
+                end();
+            })?;
         }
         senders.push((sender, load));
         finished.push(is_done);
     }
     Ok((Workers::new(senders, config.max_connections, config.descriptors), finished))
+}
+
+/// Runs `body` on a thread with an event loop of its own.
+fn start_thread(index: usize, body: impl AsyncFnOnce() + Send + 'static) -> Result<()> {
+    let (started, has_started) = std::sync::mpsc::channel();
+    let thread = move || {
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let _ = started.send(runtime.as_ref().err().map(io::Error::kind));
+        if let Ok(runtime) = runtime {
+            runtime.block_on(body());
+        }
+    };
+    thread::Builder::new().name(format!("lb-worker-{index}")).spawn(thread)?;
+    match has_started.recv() {
+        Ok(Some(error)) => {
+            Err(io::Error::from(error)).context("cannot start a worker's event loop")
+        }
+        _ => Ok(()),
+    }
 }

@@ -176,13 +176,13 @@ pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     reason: Reason,
 ) -> io::Result<()> {
     stream.write_all(&reason.closing_answer()).await?;
-    stream.shutdown().await?;
     let _ = timeout(LINGER, linger(stream)).await;
     Ok(())
 }
 
 /// Reads what the client still sends, so that it can read the answer.
-async fn linger<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.shutdown().await?;
     let mut left = LINGER_BYTES;
     let mut scratch = [0; 1024];
     while left > 0 {
