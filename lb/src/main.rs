@@ -12,7 +12,10 @@ use lb::{
     output::{Output, Stream},
     server,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    thread::disable_transparent_huge_pages,
+};
 use tokio::{
     runtime::{Builder, LocalOptions},
     signal::unix::{SignalKind, signal},
@@ -27,6 +30,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    // Of a connection's buffers only the first page is ever used: huge pages
+    // would make all of them resident. Where it cannot be said they stay.
+    let _ = disable_transparent_huge_pages(true);
     let config = match Cli::parse().into_config() {
         Ok(config) => config,
         Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
