@@ -35,6 +35,7 @@ http://:{port} {{
 	reverse_proxy {{
 		to{servers}
 		lb_policy round_robin
+		header_up X-Request-Id {{http.request.uuid}}
 		health_uri /
 		health_interval 10s
 		health_timeout 2s

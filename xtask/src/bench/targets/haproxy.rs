@@ -39,6 +39,8 @@ frontend clients
   bind 127.0.0.1:{port} backlog 4096
   http-request set-header X-Forwarded-Proto http
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  unique-id-format %[uuid()]
+  unique-id-header X-Request-Id
   default_backend servers
 backend servers
   balance roundrobin

@@ -1,7 +1,7 @@
 //! What is measured: `lb` and its peers, set up alike.
 //!
 //! All of them keep connections alive on both sides, deal in rotation, set
-//! X-Forwarded-For, -Proto and -Host, stream uploads, write an access log line a
+//! X-Forwarded-For, -Proto and -Host and a new X-Request-Id, stream uploads, write an access log line a
 //! request into a file, use one core, and (but nginx, which cannot) probe each
 //! server every ten seconds.
 

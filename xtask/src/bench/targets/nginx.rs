@@ -28,7 +28,7 @@ pid nginx.pid;
 events {{ worker_connections {connections}; }}
 http {{
   log_format line '$remote_addr [$time_local] "$request" $status $upstream_addr '
-    '$body_bytes_sent $upstream_connect_time $upstream_header_time $request_time';
+    '$body_bytes_sent $upstream_connect_time $upstream_header_time $request_time $request_id';
   access_log access.log line buffer=64k flush=1s;
   client_body_temp_path client;
   proxy_temp_path proxy;
@@ -53,6 +53,7 @@ http {{
       proxy_set_header X-Forwarded-For $remote_addr;
       proxy_set_header X-Forwarded-Proto http;
       proxy_set_header X-Forwarded-Host $http_host;
+      proxy_set_header X-Request-Id $request_id;
     }}
   }}
 }}
