@@ -61,6 +61,13 @@ fn mistakes_are_usage_errors_that_name_the_value() {
     check(&["--algorithm", "hash:path"], 2, "expected hash, hash:header=NAME or hash:cookie=NAME");
     check(&["--algorithm", "hash:header=a b"], 2, "\"a b\" is not the name of a header");
     check(&["--algorithm", "hash:cookie="], 2, "\"\" is not the name of a cookie");
+    check(&["--head-timeout", "0"], 2, "longer than zero");
+    check(&["--deadline", "soon"], 2, "not a duration");
+    check(&["--max-body", "1T"], 2, "not a size");
+    check(&["--max-body", "-1"], 2, "not a size");
+    check(&["--max-connections", "0"], 2, "not a count");
+    check(&["--trusted-proxy", "localhost"], 2, "not a network");
+    check(&["--trusted-proxy", "10.0.0.0/33"], 2, "not a network");
     check(&["--frobnicate"], 2, "--frobnicate");
 }
 
@@ -161,6 +168,28 @@ fn every_flag_is_taken_with_and_without_listen() {
         "2",
         "--retry-status",
         "502-504",
+        "--connect-timeout",
+        "1",
+        "--head-timeout",
+        "5s",
+        "--idle-timeout",
+        "1m",
+        "--response-timeout",
+        "30s",
+        "--body-timeout",
+        "30s",
+        "--deadline",
+        "20s",
+        "--drain-timeout",
+        "5s",
+        "--max-body",
+        "10M",
+        "--max-connections",
+        "100",
+        "--trusted-proxy",
+        "10.0.0.0/8",
+        "--trusted-proxy",
+        "::1",
         "--fresh-posts",
         "--debug",
     ];
