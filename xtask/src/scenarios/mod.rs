@@ -6,7 +6,9 @@
 
 mod active_health;
 mod bodies;
+mod clients;
 mod failover;
+mod framing;
 mod keep_alive;
 mod kills;
 mod limits;
@@ -14,6 +16,8 @@ mod passive_health;
 mod raw;
 mod rotation;
 mod stop;
+mod storms;
+mod streaming;
 mod upgrades;
 
 use crate::e2e::Scenario;
@@ -26,9 +30,13 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         passive_health::SCENARIOS,
         failover::SCENARIOS,
         kills::SCENARIOS,
+        storms::SCENARIOS,
         keep_alive::SCENARIOS,
+        clients::SCENARIOS,
         limits::SCENARIOS,
         bodies::SCENARIOS,
+        streaming::SCENARIOS,
+        framing::SCENARIOS,
         upgrades::SCENARIOS,
         stop::SCENARIOS,
     ]
