@@ -5,13 +5,16 @@
 //! after every scenario.
 
 mod active_health;
+mod bad_answers;
 mod bodies;
 mod clients;
 mod failover;
+mod fields;
 mod framing;
 mod keep_alive;
 mod kills;
 mod limits;
+mod load;
 mod passive_health;
 mod raw;
 mod rotation;
@@ -37,7 +40,10 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         bodies::SCENARIOS,
         streaming::SCENARIOS,
         framing::SCENARIOS,
+        fields::SCENARIOS,
+        bad_answers::SCENARIOS,
         upgrades::SCENARIOS,
+        load::SCENARIOS,
         stop::SCENARIOS,
     ]
     .into_iter()

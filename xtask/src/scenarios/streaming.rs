@@ -137,12 +137,24 @@ fn expect_small(w: &mut World, before: Option<u64>) -> Result<()> {
     Ok(())
 }
 
+/// A connection that has carried large bodies both ways: buffers that are
+/// allocated once are there, each in a huge page of 2 MiB perhaps.
+async fn warmed_up(w: &mut World) -> Result<Raw> {
+    let mut raw = Raw::connect(w).await?;
+    for _ in 0..8 {
+        raw.write("GET /?size=1000000 HTTP/1.1\r\nHost: test\r\n\r\n").await?;
+        raw.answer("GET").await?;
+        let head = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n";
+        raw.write([head.as_bytes(), &vec![7; 1_000_000]].concat()).await?;
+        raw.answer("POST").await?;
+    }
+    Ok(raw)
+}
+
 async fn slow_reader(w: &mut World) -> Result<()> {
     let [a] = w.backends(["A"]).await?;
     w.balance(&[]).await?;
-    let mut raw = Raw::connect(w).await?;
-    raw.write("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await?;
-    raw.answer("GET").await?;
+    let mut raw = warmed_up(w).await?;
     let before = resident(w)?;
     a.arm(Fault::Flood(LARGE as u64), 1);
     let mark = w.log.len();
@@ -161,9 +173,7 @@ async fn slow_reader(w: &mut World) -> Result<()> {
 async fn slow_server(w: &mut World) -> Result<()> {
     let [a] = w.backends(["A"]).await?;
     w.balance(&[]).await?;
-    let mut raw = Raw::connect(w).await?;
-    raw.write("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await?;
-    raw.answer("GET").await?;
+    let mut raw = warmed_up(w).await?;
     let before = resident(w)?;
     a.arm(Fault::ReadLater, 1);
     raw.write(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {LARGE}\r\n\r\n")).await?;
