@@ -11,6 +11,7 @@ mod clients;
 mod failover;
 mod fields;
 mod framing;
+mod hygiene;
 mod keep_alive;
 mod kills;
 mod limits;
@@ -40,6 +41,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         bodies::SCENARIOS,
         streaming::SCENARIOS,
         framing::SCENARIOS,
+        hygiene::SCENARIOS,
         fields::SCENARIOS,
         bad_answers::SCENARIOS,
         upgrades::SCENARIOS,
