@@ -1,10 +1,7 @@
 //! Messages without a body, with trailers, and of HTTP/1.0.
 
-use anyhow::{Result, ensure};
-use testbed::{
-    fault::Fault,
-    log::{Event, EventKind},
-};
+use anyhow::{Context, Result, ensure};
+use testbed::{fault::Fault, log::EventKind};
 
 use super::{
     raw::{Raw, ask},
@@ -14,6 +11,13 @@ use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(61, "framing", trailers, Events, "trailers pass both ways"),
+    scenario!(
+        61,
+        "framing",
+        unannounced_trailers,
+        Events,
+        "trailers pass also where no Trailer field announces them"
+    ),
     scenario!(
         61,
         "framing",
@@ -38,24 +42,38 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(61, "framing", odd_statuses, Events, "any final status is passed on"),
 ];
 
+/// That trailers arrive, in a request whose head has this line more.
+async fn send_trailers(w: &World, raw: &mut Raw, method: &str, line: &str) -> Result<()> {
+    let mark = w.log.len();
+    let head =
+        format!("{method} / HTTP/1.1\r\nHost: test\r\n{line}Transfer-Encoding: chunked\r\n\r\n");
+    let body = "5\r\nhello\r\n0\r\nX-Sum: 9\r\nX-More: yes\r\n\r\n";
+    raw.write(format!("{head}{body}")).await?;
+    ensure!(raw.answer(method).await?.head.status == 200, "{method}");
+    let noted = w.log.events_from(mark).into_iter().find_map(|event| match event.kind {
+        // Noted before the answer is written.
+        EventKind::Note(text) if text.contains("trailers=") => Some(text.to_ascii_lowercase()),
+        _ => None,
+    });
+    let text = noted.with_context(|| format!("{method} with {line:?}: no trailers arrived"))?;
+    ensure!(text.contains(r#"("x-sum", "9")"#), "{method}: {text}");
+    ensure!(text.contains(r#"("x-more", "yes")"#), "{method}: {text}");
+    Ok(())
+}
+
+async fn unannounced_trailers(w: &mut World) -> Result<()> {
+    w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let mut raw = Raw::connect(w).await?;
+    send_trailers(w, &mut raw, "POST", "").await
+}
+
 async fn trailers(w: &mut World) -> Result<()> {
     let [a] = w.backends(["A"]).await?;
     w.balance(&[]).await?;
     let mut raw = Raw::connect(w).await?;
     for method in ["POST", "PUT", "PATCH"] {
-        let mark = w.log.len();
-        raw.write(format!(
-            "{method} / HTTP/1.1\r\nHost: test\r\nTrailer: X-Sum, X-More\r\nTransfer-Encoding: chunked\r\n\r\n\
-             5\r\nhello\r\n0\r\nX-Sum: 9\r\nX-More: yes\r\n\r\n"
-        ))
-        .await?;
-        ensure!(raw.answer(method).await?.head.status == 200, "{method}");
-        let arrived = |event: &Event| matches!(&event.kind, EventKind::Note(text) if text.contains("trailers="));
-        let note = w.log.wait_from(mark, "the trailers", arrived).await?;
-        let EventKind::Note(text) = note.kind else { continue };
-        let text = text.to_ascii_lowercase();
-        ensure!(text.contains(r#"("x-sum", "9")"#), "{method}: {text}");
-        ensure!(text.contains(r#"("x-more", "yes")"#), "{method}: {text}");
+        send_trailers(w, &mut raw, method, "Trailer: X-Sum, X-More\r\n").await?;
     }
     let answer = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 9\r\n\r\n";
     a.set_fault(Fault::RawKeepAlive(answer.into()));

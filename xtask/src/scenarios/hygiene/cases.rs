@@ -64,7 +64,6 @@ pub(super) const CASES: &[Case] = &[
     head("method with a slash", "GE/T @ HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
     head("NUL in the target", "GET @\0 HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
     head("bare CR in the target", "GET @\r HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
-    head("not a path", "GET case HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
     head("another scheme", "GET ftp://a@ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &[200, 400]),
     head("TLS", "\u{16}\u{3}\u{1}\0\u{a5}\u{1}\0\0\u{a1}\u{3}\u{3}\r\n\r\n", &[400]),
     head("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[400]),
