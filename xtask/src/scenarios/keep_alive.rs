@@ -263,7 +263,7 @@ async fn after_a_restart(w: &mut World) -> Result<()> {
         for method in methods {
             let before = w.log.len();
             let reply = client.send(Request::new(method, "/")).await?;
-            ensure!(reply.status == 200, "round {round}: {method} got {}", reply.status);
+            ensure!(reply.status == 200, "round {round}: {method} got {reply:?}");
             let used = connection_since(w, before)?;
             let opened = |event: &Event| matches!(event.kind, EventKind::Accepted { connection, .. } if connection == used);
             ensure!(w.log.count(mark, opened) == 1, "{method} on an old connection");
