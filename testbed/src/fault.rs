@@ -78,6 +78,9 @@ pub enum Fault {
     TwoContentLengths,
     /// A complete 413 before the request's body is read; then the body is read.
     EarlyAnswer,
+    /// As [`Fault::EarlyAnswer`], with `Connection: close`: then a FIN, and what
+    /// comes is read away for a second (RFC 9112 section 9.6).
+    EarlyAnswerThenClose,
     /// A head with this 1xx status first, then a normal answer.
     Informational(u16),
     /// A head with a field of so many bytes.

@@ -246,6 +246,18 @@ async fn an_early_answer_comes_before_the_body() {
 }
 
 #[tokio::test]
+async fn an_early_answer_may_be_the_last() {
+    let (a, log) = backend(Fault::EarlyAnswerThenClose).await;
+    let mut stream = connect(&a).await;
+    let head = b"POST / HTTP/1.1\r\nX-Nonce: 7\r\nContent-Length: 5\r\n\r\nhe";
+    stream.write_all(head).await.unwrap();
+    let (got, end) = drain(&mut stream).await;
+    assert!(got.starts_with("HTTP/1.1 413 ") && got.contains("Connection: close\r\n"), "{got}");
+    assert!(got.ends_with("Hello From A\n") && end == Ok(()), "{got} {end:?}");
+    assert_eq!(log.count(0, |e| matches!(e.kind, EventKind::Executed { .. })), 0);
+}
+
+#[tokio::test]
 async fn informational_comes_first() {
     let got = get_kept(Fault::Informational(103), "From A\n").await;
     assert_eq!(got, format!("HTTP/1.1 103 Early Hints\r\n\r\n{}", hello("")));

@@ -39,7 +39,8 @@ impl<N: Net> Connection<N> {
         self.received(&head);
         match &fault {
             Fault::ResetAfterHead => return Ok(Flow::Break(End::Reset)),
-            Fault::EarlyAnswer => return self.answer_early(&head).await,
+            Fault::EarlyAnswer => return self.answer_early(&head, true).await,
+            Fault::EarlyAnswerThenClose => return self.answer_early(&head, false).await,
             Fault::ReadLater => {
                 if !self.parked(ticket.take()).await {
                     return Ok(Flow::Break(End::Fin));
@@ -200,12 +201,16 @@ impl<N: Net> Connection<N> {
         }
     }
 
-    async fn answer_early(&mut self, head: &RequestHead) -> io::Result<Flow> {
+    async fn answer_early(&mut self, head: &RequestHead, kept: bool) -> io::Result<Flow> {
         let mut answer = self.normal(head, BodyDigest::default());
         answer.fields.retain(|(name, _)| name != "X-Received");
         answer.status = 413;
+        answer.keep_alive &= kept;
         self.write_at_once(&answer).await?;
         self.replied(head, answer.status);
+        if !kept {
+            return Ok(Flow::Break(End::FinAndLinger));
+        }
         let body = self.read_body(head).await?;
         self.executed(head, body);
         Ok(next(&answer))

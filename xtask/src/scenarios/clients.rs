@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use testbed::body::pattern;
+use testbed::{body::pattern, log::EventKind};
 use tokio::time::sleep;
 
 use super::{raw::Raw, scenario};
@@ -16,6 +16,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         pipelined,
         Events,
         "requests sent ahead, with bodies and however cut, are answered in order by the rotation"
+    ),
+    scenario!(
+        48,
+        "clients",
+        pipeline_ends,
+        Events,
+        "behind a request that ends the connection, or is refused, nothing is answered or forwarded"
     ),
     scenario!(
         48,
@@ -91,6 +98,16 @@ async fn expect_answers(raw: &mut Raw, all: &[Exchange], turn: &mut usize) -> Re
     Ok(())
 }
 
+/// That no request lost bytes on the way to its server: GET would become ET.
+fn expect_whole_methods(w: &World) -> Result<()> {
+    for event in w.log.events() {
+        if let EventKind::Received { method, .. } = event.kind {
+            ensure!(["GET", "HEAD", "POST", "PUT"].contains(&&*method), "a server got {method}");
+        }
+    }
+    Ok(())
+}
+
 async fn pipelined(w: &mut World) -> Result<()> {
     w.backends(["A", "B", "C"]).await?;
     w.balance(&[]).await?;
@@ -115,6 +132,31 @@ async fn pipelined(w: &mut World) -> Result<()> {
         raw.write(rest).await?;
         expect_answers(&mut raw, &all, &mut turn).await?;
     }
+    expect_whole_methods(w)
+}
+
+async fn pipeline_ends(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    for (last, status) in [
+        ("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n", 200),
+        ("GET / HTTP/1.0\r\n\r\n", 200),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: test\r\nX : 1\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n\r\n", 400),
+    ] {
+        let mut raw = Raw::connect(w).await?;
+        let behind = GET.replace("GET /", "DELETE /behind");
+        raw.write(format!("{GET}{GET}{last}{behind}{behind}")).await?;
+        for expected in [200, 200, status] {
+            let answer = raw.answer("GET").await?;
+            ensure!(answer.head.status == expected, "{last:?}: {:?}", answer.text);
+        }
+        let rest = raw.rest().await?;
+        ensure!(rest.is_empty(), "{last:?}: answered all the same: {rest:?}");
+    }
+    ensure!(w.arrivals("DELETE") == 0, "forwarded all the same");
     Ok(())
 }
 
@@ -128,7 +170,7 @@ async fn byte_by_byte(w: &mut World) -> Result<()> {
         raw.write_in_pieces(&one[0].1, 1).await?;
         expect_answers(&mut raw, &one, &mut turn).await?;
     }
-    Ok(())
+    expect_whole_methods(w)
 }
 
 async fn after_a_pause(w: &mut World) -> Result<()> {
@@ -148,12 +190,23 @@ async fn after_a_pause(w: &mut World) -> Result<()> {
     sleep(PAUSE).await;
     let all: Vec<Exchange> = (8..20).map(exchange).collect();
     let bytes: Vec<u8> = all.iter().flat_map(|(_, bytes, _)| bytes.clone()).collect();
-    let sizes = [bytes.len(), 1, bytes.len(), 20, 700];
-    for (raw, size) in idle.iter_mut().zip(sizes) {
-        raw.write_in_pieces(&bytes, size).await?;
+    // Of every second one the first byte comes alone: both workers have seen
+    // theirs when they have answered others.
+    for raw in idle.iter_mut().skip(1).step_by(2) {
+        raw.write(&bytes[..1]).await?;
+    }
+    let mut other = w.client("other")?;
+    other.fresh(true);
+    for _ in 0..4 {
+        other.get("/").await?;
+        turn += 1;
+    }
+    for (number, raw) in idle.iter_mut().enumerate() {
+        let size = [bytes.len(), bytes.len(), 1, 1, 700][number];
+        raw.write_in_pieces(&bytes[number % 2..], size).await?;
         expect_answers(raw, &all, &mut turn).await?;
     }
-    Ok(())
+    expect_whole_methods(w)
 }
 
 async fn pause_in_a_head(w: &mut World) -> Result<()> {
@@ -181,5 +234,5 @@ async fn pause_in_a_head(w: &mut World) -> Result<()> {
         turn += 1;
         ensure!(answer.field("x-backend") == server, "cut at {cut}: {:?}", answer.text);
     }
-    Ok(())
+    expect_whole_methods(w)
 }

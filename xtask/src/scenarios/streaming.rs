@@ -196,10 +196,12 @@ async fn slow_server(w: &mut World) -> Result<()> {
 async fn early_answer(w: &mut World) -> Result<()> {
     let [a, b] = w.backends(["A", "B"]).await?;
     w.balance(&[]).await?;
-    a.set_fault(Fault::EarlyAnswer);
-    b.set_fault(Fault::EarlyAnswer);
-    for size in [10, 100_000, 8 << 20] {
-        for chunked in [false, true] {
+    for fault in [Fault::EarlyAnswer, Fault::EarlyAnswerThenClose] {
+        a.set_fault(fault.clone());
+        b.set_fault(fault);
+        for (size, chunked) in
+            [10, 100_000, 8 << 20].into_iter().flat_map(|size| [(size, false), (size, true)])
+        {
             for method in ["POST", "PUT"] {
                 let mut client = w.client("c")?;
                 let request = Request::new(method, "/").body(vec![7; size]).chunked(chunked);
