@@ -1,6 +1,6 @@
 //! Servers that answer nonsense.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use testbed::{
     client::{Client, ClientError, Reply, Request},
     fault::Fault,
@@ -30,6 +30,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         chunks,
         Events,
         "an answer whose chunks are nonsense breaks off, and never ends cleanly"
+    ),
+    scenario!(
+        65,
+        "bad_answers",
+        other_codings,
+        Events,
+        "an answer in another transfer coding is a bad one: its coding would be lost on the way"
+    ),
+    scenario!(
+        65,
+        "bad_answers",
+        equal_lengths,
+        Events,
+        "lengths that agree become one, or make a bad answer; no list reaches a client"
     ),
     scenario!(
         65,
@@ -149,6 +163,44 @@ async fn chunks(w: &mut World) -> Result<()> {
                 _ => anyhow::bail!("{body:?}: expected a break or 502, got {got:?}"),
             }
         }
+    }
+    Ok(())
+}
+
+async fn other_codings(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    w.expect_no_change();
+    let [a, _] = w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for (coding, body) in [
+        ("gzip, chunked", "2\r\nok\r\n0\r\n\r\n"),
+        ("gzip", "ok"),
+        ("chunked, gzip", "2\r\nok\r\n0\r\n\r\n"),
+        ("xchunked", "ok"),
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n{body}");
+        a.set_fault(Fault::RawAnswer(answer.into()));
+        let reply = post(&mut client).await?;
+        ensure!(reply.status == 502, "{coding}: a POST got {reply:?}");
+        ensure!(post(&mut client).await?.backend() == "B", "{coding}: B's turn");
+    }
+    Ok(())
+}
+
+async fn equal_lengths(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    w.expect_no_change();
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for lengths in ["Content-Length: 2\r\nContent-Length: 2\r\n", "Content-Length: 2, 2\r\n"] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{lengths}\r\nok");
+        a.arm(Fault::RawAnswer(answer.into()), 1);
+        // The client refuses anything but one number.
+        let reply = client.send(Request::new("POST", "/").body("once")).await;
+        let reply = reply.with_context(|| format!("{lengths:?}"))?;
+        ensure!(reply.status == 502 || reply.body == b"ok", "{lengths:?}: {reply:?}");
     }
     Ok(())
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
+    backend::Backend,
     fault::Fault,
     http1::head::{Fields, RequestHead},
-    log::EventKind,
+    log::{Event, EventKind},
 };
 
 use super::{
@@ -48,6 +49,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
         64,
         "fields",
+        reason_is_ours,
+        Events,
+        "X-LB-Reason is lb's alone: a server's is not passed on"
+    ),
+    scenario!(
+        64,
+        "fields",
+        options_of_a_server,
+        Events,
+        "OPTIONS of an absolute target without a path asks for * (RFC 9112 3.2.4)"
+    ),
+    scenario!(
+        64,
+        "fields",
         hosts,
         Events,
         "Host is kept; the authority of an absolute target replaces it"
@@ -61,7 +76,7 @@ async fn forwarded_of(w: &mut World, line: &str, lines: &str) -> Result<RequestH
     raw.write(format!("{line} HTTP/1.1\r\n{lines}\r\n")).await?;
     let answer = raw.answer("GET").await?;
     ensure!(answer.head.status == 200, "{lines:?}: {:?}", answer.text);
-    let received = |event: &testbed::log::Event| matches!(event.kind, EventKind::Received { .. });
+    let received = |event: &Event| matches!(event.kind, EventKind::Received { .. });
     let event = w.log.wait_from(mark, "the request", received).await?;
     let EventKind::Received { head, .. } = event.kind else { return Err(anyhow::anyhow!("none")) };
     RequestHead::parse(&head)?.context("half a head was forwarded")
@@ -96,17 +111,11 @@ async fn hop_by_hop_up(w: &mut World) -> Result<()> {
 }
 
 /// What a client gets when A says `answer`.
-async fn relayed(
-    w: &mut World,
-    a: &testbed::backend::Backend,
-    raw: &mut Raw,
-    answer: &str,
-) -> Result<Answer> {
-    let mark = w.log.len();
+async fn relayed(a: &Backend, raw: &mut Raw, answer: &str) -> Result<Answer> {
     a.arm(Fault::RawKeepAlive(answer.into()), 1);
     raw.write("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await?;
     let got = raw.answer("GET").await?;
-    ensure!(got.body == b"ok", "got {:?} since {mark}", got.text);
+    ensure!(got.body == b"ok", "got {:?}", got.text);
     Ok(got)
 }
 
@@ -117,17 +126,17 @@ async fn hop_by_hop_down(w: &mut World) -> Result<()> {
     let answer = "HTTP/1.1 200 OK\r\nX-One: 1\r\nConnection: X-One, X-TWO\r\nX-Two: 2\r\nX-Four: 4\r\n\
                   Keep-Alive: timeout=9\r\nProxy-Connection: close\r\nUpgrade: h2c\r\n\
                   Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
-    let got = relayed(w, &a, &mut raw, answer).await?.head.fields;
+    let got = relayed(&a, &mut raw, answer).await?.head.fields;
     for gone in ["X-One", "X-Two", "Keep-Alive", "Proxy-Connection", "Upgrade", "Connection"] {
         expect(&got, gone, &[])?;
     }
     expect(&got, "X-Four", &["4"])?;
     // The server's connection ends, the client's does not.
     let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
-    let got = relayed(w, &a, &mut raw, answer).await?.head.fields;
+    let got = relayed(&a, &mut raw, answer).await?.head.fields;
     expect(&got, "Connection", &[])?;
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-    relayed(w, &a, &mut raw, answer).await?;
+    relayed(&a, &mut raw, answer).await?;
     Ok(())
 }
 
@@ -165,7 +174,7 @@ async fn end_to_end(w: &mut World) -> Result<()> {
                   Set-Cookie: a=1\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nVia: 1.0 x\r\n\
                   Set-Cookie: c=3\r\nX-Empty:\r\nContent-Length: 2\r\n\r\nok";
     let mut raw = Raw::connect(w).await?;
-    let got = relayed(w, &a, &mut raw, answer).await?.head.fields;
+    let got = relayed(&a, &mut raw, answer).await?.head.fields;
     expect(&got, "Set-Cookie", &["b=2; Path=/", "a=1", "c=3"])?;
     expect(&got, "Server", &["its own"])?;
     expect(&got, "Date", &["Thu, 01 Jan 1970 00:00:00 GMT"])?;
@@ -233,4 +242,23 @@ async fn hosts(w: &mut World) -> Result<()> {
         expect(&got.fields, "Host", &[expected])?;
     }
     Ok(())
+}
+
+async fn reason_is_ours(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let answer = "HTTP/1.1 503 Busy\r\nX-LB-Reason: no_server\r\nContent-Length: 2\r\n\r\nok";
+    let mut raw = Raw::connect(w).await?;
+    let got = relayed(&a, &mut raw, answer).await?;
+    ensure!(got.head.status == 503, "got {:?}", got.text);
+    expect(&got.head.fields, "X-LB-Reason", &[])
+}
+
+async fn options_of_a_server(w: &mut World) -> Result<()> {
+    w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let got = forwarded_of(w, "OPTIONS http://other:81", "Host: test\r\n").await?;
+    ensure!(got.target == "*", "the target became {:?}", got.target);
+    expect(&got.fields, "Host", &["other:81"])
 }

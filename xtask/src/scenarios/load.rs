@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
+    log::{Event, EventKind},
     net::{Loopback, Net},
     process::raise_descriptor_limit,
 };
@@ -69,9 +70,7 @@ async fn slow_clients(w: &mut World) -> Result<()> {
         });
     }
     // All the bodies are on their way: each has a server's connection.
-    let begun = |event: &testbed::log::Event| {
-        matches!(event.kind, testbed::log::EventKind::Received { .. })
-    };
+    let begun = |event: &Event| matches!(event.kind, EventKind::Received { .. });
     w.log.wait_count(0, 100, "100 slow uploads at the servers", begun).await?;
     let mut client = w.client("normal")?;
     for _ in 0..10 {
@@ -132,14 +131,14 @@ async fn ask_once(stream: &mut TcpStream) -> Result<()> {
     stream.write_all(GET).await?;
     let mut answer = [0; 1024];
     let mut read = 0;
-    while !answer[..read].ends_with(b"\n") || !answer.starts_with(b"HTTP/1.1 200 OK\r\n") {
+    let whole =
+        |got: &[u8]| got.ends_with(b"\n") && got.windows(11).any(|text| text == b"Hello From ");
+    while !whole(&answer[..read]) {
         let more = timeout(Duration::from_secs(20), stream.read(&mut answer[read..]));
         let more = more.await.context("no answer")??;
         ensure!(more > 0, "closed after {:?}", String::from_utf8_lossy(&answer[..read]));
         read += more;
-        if answer[..read].windows(11).any(|text| text == b"Hello From ") {
-            return Ok(());
-        }
     }
+    ensure!(answer.starts_with(b"HTTP/1.1 200 "), "{:?}", String::from_utf8_lossy(&answer[..read]));
     Ok(())
 }
