@@ -91,7 +91,7 @@ fn failure_word(failure: Failure) -> &'static str {
         Failure::Sent { reused: true } => "reused_closed",
         Failure::Sent { reused: false } => "closed",
         Failure::HeadTimedOut => "response_timeout",
-        Failure::BadAnswer => "bad_answer",
+        Failure::BadAnswer { .. } => "bad_answer",
         Failure::RetriedStatus(_) => "status",
     }
 }

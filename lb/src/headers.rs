@@ -9,7 +9,7 @@ use std::time::Duration;
 use hyper::{
     HeaderMap, Method, Request, Uri, Version,
     header::{self, Entry, HeaderName, HeaderValue},
-    http::request,
+    http::{request, uri::Scheme},
 };
 
 use crate::error::Reason;
@@ -18,6 +18,8 @@ static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Why `lb` answers a request itself.
+pub static REASON: HeaderName = HeaderName::from_static("x-lb-reason");
 /// What a request is called on its way through several programs.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -129,19 +131,23 @@ fn is_host(text: &[u8]) -> bool {
     text.iter().all(allowed)
 }
 
-/// Rewrites an absolute-form target; its authority replaces `Host` (RFC 9112 §3.2.2).
+/// Rewrites an absolute-form target; its authority replaces `Host` (RFC 9112
+/// §3.2.2). A target that is an authority alone is CONNECT's (§3.2.3).
 fn to_origin_form(head: &mut request::Parts) -> Result<(), Reason> {
-    if let Some(authority) = head.uri.authority() {
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::BadRequest)?;
-        if !is_host(host.as_bytes()) {
-            return Err(Reason::BadRequest);
-        }
-        head.headers.insert(header::HOST, host);
-        head.uri = match head.uri.path_and_query().cloned() {
-            Some(path) => Uri::from(path),
-            None => Uri::from_static("/"),
-        };
+    let Some(authority) = head.uri.authority() else { return Ok(()) };
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::BadRequest)?;
+    let http =
+        head.uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
+    if !http || !is_host(host.as_bytes()) {
+        return Err(Reason::BadRequest);
     }
+    head.headers.insert(header::HOST, host);
+    head.uri = match head.uri.path_and_query() {
+        Some(path) if path.as_str().starts_with('/') => Uri::from(path.clone()),
+        // A query alone; written as text it gets its slash.
+        Some(path) => path.to_string().parse().map_err(|_| Reason::BadRequest)?,
+        None => Uri::from_static("/"),
+    };
     Ok(())
 }
 
@@ -184,6 +190,8 @@ fn remove_connection_fields(headers: &mut HeaderMap) {
     }
     headers.remove(&KEEP_ALIVE);
     headers.remove(&PROXY_CONNECTION);
+    // Not of the connection, but `lb`'s own: nobody else speaks for it.
+    headers.remove(&REASON);
     if let Entry::Occupied(mut te) = headers.entry(header::TE) {
         let trailers = te.iter().any(|value| lists(value, "trailers"));
         match trailers {
@@ -207,6 +215,7 @@ fn is_connection_field(name: &HeaderName) -> bool {
         || *name == header::UPGRADE
         || *name == KEEP_ALIVE
         || *name == PROXY_CONNECTION
+        || *name == REASON
 }
 
 fn remove_named_by_connection(headers: &mut HeaderMap) {

@@ -26,6 +26,11 @@ pub enum Fault {
     Delay(Duration),
     /// The request is executed, then the connection is reset.
     ResetAfterRequest,
+    /// The request is executed; at the next `release()` the connection is reset.
+    ResetWhenReleased,
+    /// The head is read, the body only after the next `release()`, up to what
+    /// a client may send ahead; then a normal answer.
+    ReadLater,
     /// The request is executed, then the connection is closed with a FIN,
     /// without a byte of an answer.
     CloseAfterRequest,
@@ -61,12 +66,21 @@ pub enum Fault {
     Http10CloseDelimited,
     /// A complete keep-alive answer, followed by these bytes.
     ExtraBytes(Vec<u8>),
+    /// A complete keep-alive answer, followed by these bytes at the next
+    /// `release()`. The note `extra_bytes=N` tells when they are written.
+    ExtraBytesLater(Vec<u8>),
+    /// An answer of so many bytes, written as fast as they are taken. The note
+    /// `stuck written=N` tells that nobody has taken any for a while.
+    Flood(u64),
     /// Something that is no status line, then a FIN.
     Garbage,
     /// Two Content-Length fields that contradict each other.
     TwoContentLengths,
     /// A complete 413 before the request's body is read; then the body is read.
     EarlyAnswer,
+    /// As [`Fault::EarlyAnswer`], with `Connection: close`: then a FIN, and what
+    /// comes is read away for a second (RFC 9112 section 9.6).
+    EarlyAnswerThenClose,
     /// A head with this 1xx status first, then a normal answer.
     Informational(u16),
     /// A head with a field of so many bytes.

@@ -205,7 +205,10 @@ fn is_quiet(stream: &TcpStream) -> bool {
     matches!(seen, Err(rustix::io::Errno::AGAIN))
 }
 
+/// Closing alone is not enough, see [`Ears`]: the RST would leave when the
+/// kernel lets go of the socket. Dissolving the connection sends it now.
 fn reset(stream: TcpStream) {
-    // It fails only if the connection is gone already.
+    // Both fail only if the connection is gone already.
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    let _ = rustix::net::connect_unspec(&stream);
 }

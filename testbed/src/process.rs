@@ -10,7 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, setrlimit};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -112,6 +112,15 @@ impl Process {
     }
 }
 
+/// Lets this process have as many descriptors as the system allows without
+/// asking; returns how many.
+pub fn raise_descriptor_limit() -> u64 {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // It fails where the maximum is above what the kernel really allows.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 async fn read(pipe: impl AsyncRead + Unpin, source: Arc<str>, log: EventLog) {
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();
@@ -150,6 +159,13 @@ mod tests {
         let lines = log.count(0, |e| matches!(&e.kind, EventKind::Output { .. }));
         assert_eq!((lines, child.pid()), (2, None));
         assert!(child.terminate().is_err());
+    }
+
+    #[test]
+    fn the_descriptor_limit_is_as_high_as_it_goes() {
+        let limit = raise_descriptor_limit();
+        assert!(limit > 0);
+        assert_eq!(raise_descriptor_limit(), limit);
     }
 
     #[tokio::test]

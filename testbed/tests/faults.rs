@@ -246,6 +246,18 @@ async fn an_early_answer_comes_before_the_body() {
 }
 
 #[tokio::test]
+async fn an_early_answer_may_be_the_last() {
+    let (a, log) = backend(Fault::EarlyAnswerThenClose).await;
+    let mut stream = connect(&a).await;
+    let head = b"POST / HTTP/1.1\r\nX-Nonce: 7\r\nContent-Length: 5\r\n\r\nhe";
+    stream.write_all(head).await.unwrap();
+    let (got, end) = drain(&mut stream).await;
+    assert!(got.starts_with("HTTP/1.1 413 ") && got.contains("Connection: close\r\n"), "{got}");
+    assert!(got.ends_with("Hello From A\n") && end == Ok(()), "{got} {end:?}");
+    assert_eq!(log.count(0, |e| matches!(e.kind, EventKind::Executed { .. })), 0);
+}
+
+#[tokio::test]
 async fn informational_comes_first() {
     let got = get_kept(Fault::Informational(103), "From A\n").await;
     assert_eq!(got, format!("HTTP/1.1 103 Early Hints\r\n\r\n{}", hello("")));
@@ -342,4 +354,65 @@ async fn a_hanging_probe_is_seen() {
     let mut stream = connect(&a).await;
     stream.write_all(b"GET /health HTTP/1.1\r\n\r\n").await.unwrap();
     log.wait("the probe", |e| matches!(e.kind, EventKind::Probed { status: 0, .. })).await.unwrap();
+}
+
+#[tokio::test]
+async fn reset_when_released_and_not_before() {
+    let (a, log) = backend(Fault::ResetWhenReleased).await;
+    let mut stream = connect(&a).await;
+    stream.write_all(GET).await.unwrap();
+    log.wait("the request", |e| matches!(e.kind, EventKind::Executed { .. })).await.unwrap();
+    assert_eq!(a.parked(), 1);
+    assert!(stream.try_read(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock));
+    a.release();
+    assert_eq!(drain(&mut stream).await, (String::new(), Err(ErrorKind::ConnectionReset)));
+}
+
+#[tokio::test]
+async fn read_later_reads_the_body_when_released() {
+    let (a, log) = backend(Fault::ReadLater).await;
+    let mut stream = connect(&a).await;
+    let head = b"POST / HTTP/1.1\r\nX-Nonce: 7\r\nContent-Length: 5\r\n\r\nhello";
+    stream.write_all(head).await.unwrap();
+    log.wait("the head", |e| matches!(e.kind, EventKind::Received { .. })).await.unwrap();
+    assert_eq!(log.count(0, |e| matches!(e.kind, EventKind::Executed { .. })), 0);
+    a.release();
+    let got = read_until(&mut stream, "From A\n").await;
+    assert!(got.starts_with("HTTP/1.1 200 ") && got.contains("X-Received: 5:"), "{got}");
+}
+
+#[tokio::test]
+async fn extra_bytes_come_later() {
+    let (a, log) = backend(Fault::ExtraBytesLater(b"xyz".to_vec())).await;
+    let mut stream = connect(&a).await;
+    stream.write_all(GET).await.unwrap();
+    assert_eq!(read_until(&mut stream, "From A\n").await, hello(""));
+    assert!(stream.try_read(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock));
+    a.release();
+    read_until(&mut stream, "xyz").await;
+    log.wait("the note", |e| e.to_string().contains("extra_bytes=3")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flood_tells_when_it_is_stuck_and_goes_on() {
+    const SIZE: usize = 64 << 20;
+    let (a, log) = backend(Fault::Flood(SIZE as u64)).await;
+    let mut stream = connect(&a).await;
+    stream.write_all(GET).await.unwrap();
+    log.wait("the note", |e| e.to_string().contains("stuck written=")).await.unwrap();
+    let head = format!("HTTP/1.1 200 OK\r\nX-Backend: A\r\nContent-Length: {SIZE}\r\n\r\n");
+    let mut rest = vec![0; head.len() + SIZE];
+    timeout(Duration::from_secs(10), stream.read_exact(&mut rest)).await.unwrap().unwrap();
+    assert!(rest.starts_with(head.as_bytes()));
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_are_noted() {
+    let (a, log) = backend(Fault::None).await;
+    let mut stream = connect(&a).await;
+    let request =
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 9\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let noted = |e: &testbed::event::Event| matches!(&e.kind, EventKind::Note(text) if text.contains("trailers=[(\"X-Sum\", \"9\")]"));
+    log.wait("the trailers", noted).await.unwrap();
 }

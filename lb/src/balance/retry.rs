@@ -37,7 +37,11 @@ pub enum Failure {
     /// The client stopped sending its body.
     BodyTimedOut,
     /// The server's answer was not HTTP.
-    BadAnswer,
+    BadAnswer {
+        /// Whether the connection had carried a request before: then it may be
+        /// what an earlier answer left behind.
+        reused: bool,
+    },
     /// The server answered with a status that the operator wants retried.
     RetriedStatus(u16),
 }
@@ -69,7 +73,9 @@ pub fn next_step(failure: Failure, repeatable: bool, elsewhere: u32) -> Next {
         Failure::Unsent { reused: false } => Next::Elsewhere,
         Failure::BodyTimedOut => Next::GiveUp,
         _ if !repeatable => Next::GiveUp,
-        Failure::Sent { reused: true } => Next::FreshConnection,
+        Failure::Sent { reused: true } | Failure::BadAnswer { reused: true } => {
+            Next::FreshConnection
+        }
         _ if elsewhere < ELSEWHERE_LIMIT => Next::ElsewhereWithinBudget,
         _ => Next::GiveUp,
     }
@@ -105,7 +111,8 @@ mod tests {
             Failure::Sent { reused: true },
             Failure::Sent { reused: false },
             Failure::HeadTimedOut,
-            Failure::BadAnswer,
+            Failure::BadAnswer { reused: true },
+            Failure::BadAnswer { reused: false },
             Failure::RetriedStatus(503),
         ] {
             assert_eq!(next_step(failure, false, 0), Next::GiveUp, "{failure:?}");

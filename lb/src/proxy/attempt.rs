@@ -49,7 +49,7 @@ pub(super) async fn attempt<N: Net>(
     match await_answer(answer, timer.as_mut(), &outbound.body, timeouts, sent).await? {
         // Nobody asked for another protocol: what follows is not HTTP.
         Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && !outbound.upgrades => {
-            Err(Failure::BadAnswer)
+            Err(Failure::BadAnswer { reused })
         }
         Ok(head) => Ok((head, Lease { connection, pool: pool.clone() })),
         Err(error) => Err(classify(&error, reused)),
@@ -60,9 +60,7 @@ pub(super) async fn attempt<N: Net>(
 fn classify(error: &WireError, reused: bool) -> Failure {
     match error {
         WireError::Unsent(_) => Failure::Unsent { reused },
-        // On a connection that was used before it may be what an answer before
-        // left behind: no evidence.
-        WireError::Garbage(_) if !reused => Failure::BadAnswer,
+        WireError::Garbage(_) => Failure::BadAnswer { reused },
         _ => Failure::Sent { reused },
     }
 }

@@ -24,7 +24,9 @@ use tokio::time::timeout_at;
 use crate::{
     balance::{Failure, Next, ServerId, next_step},
     error::{Reason, TEXT},
-    headers::{REQUEST_ID, is_idempotent, prepare_request, prepare_response, upgrade_offer},
+    headers::{
+        REASON, REQUEST_ID, is_idempotent, prepare_request, prepare_response, upgrade_offer,
+    },
     net::Net,
     upstream::{KEPT_BYTES, RequestBody, Reuse, Target},
     worker::Worker,
@@ -135,9 +137,13 @@ fn check_length(body: &Incoming, limit: u64) -> Result<(), Reason> {
     }
 }
 
-/// The request's `X-Request-Id`, made where the client sent none.
+/// The request's `X-Request-Id`, made where the client sent none, or an empty
+/// one; of several the first.
 fn request_id<N: Net>(worker: &Worker<N>, headers: &mut HeaderMap) -> HeaderValue {
-    headers.entry(&REQUEST_ID).or_insert_with(|| worker.new_request_id()).clone()
+    let sent = headers.get(&REQUEST_ID).filter(|id| !id.is_empty()).cloned();
+    let id = sent.unwrap_or_else(|| worker.new_request_id());
+    headers.insert(&REQUEST_ID, id.clone());
+    id
 }
 
 /// Tries servers until one answers or the rules say stop.
@@ -213,7 +219,7 @@ fn reason_of(failure: Failure) -> Reason {
         Failure::ConnectRefused | Failure::NoResources | Failure::WentOut => Reason::ConnectFailed,
         Failure::ConnectTimedOut => Reason::ConnectTimeout,
         Failure::Unsent { .. } | Failure::Sent { .. } => Reason::ServerClosed,
-        Failure::BadAnswer | Failure::RetriedStatus(_) => Reason::BadAnswer,
+        Failure::BadAnswer { .. } | Failure::RetriedStatus(_) => Reason::BadAnswer,
         Failure::HeadTimedOut => Reason::ResponseTimeout,
         Failure::BodyTimedOut => Reason::BodyTimeout,
     }
@@ -261,7 +267,7 @@ fn own_answer<N: Net>(
     *response.status_mut() = reason.status();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT));
-    headers.insert("x-lb-reason", HeaderValue::from_static(reason.code()));
+    headers.insert(&REASON, HeaderValue::from_static(reason.code()));
     if unread {
         headers.insert(header::CONNECTION, CLOSE);
     }

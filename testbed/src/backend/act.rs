@@ -34,11 +34,18 @@ impl<N: Net> Connection<N> {
         let fault = self.shared.faults(|faults| faults.for_request());
         // Drawn before the arrival is logged: whoever sees the arrival may
         // release at once.
-        let ticket = (fault == Fault::Park).then(|| self.shared.park());
+        let parks = matches!(fault, Fault::Park | Fault::ResetWhenReleased | Fault::ReadLater);
+        let mut ticket = parks.then(|| self.shared.park());
         self.received(&head);
         match &fault {
             Fault::ResetAfterHead => return Ok(Flow::Break(End::Reset)),
-            Fault::EarlyAnswer => return self.answer_early(&head).await,
+            Fault::EarlyAnswer => return self.answer_early(&head, true).await,
+            Fault::EarlyAnswerThenClose => return self.answer_early(&head, false).await,
+            Fault::ReadLater => {
+                if !self.parked(ticket.take()).await {
+                    return Ok(Flow::Break(End::Fin));
+                }
+            }
             _ => self.allow_body(&head).await?,
         }
         if fault == Fault::None && wants_echo(&head) {
@@ -59,16 +66,25 @@ impl<N: Net> Connection<N> {
     async fn stay_away(&mut self, fault: &Fault, ticket: Option<Ticket>) -> Option<End> {
         let answered = match fault {
             Fault::ResetAfterRequest => return Some(End::Reset),
+            Fault::ResetWhenReleased => {
+                self.parked(ticket).await;
+                return Some(End::Reset);
+            }
             Fault::CloseAfterRequest => return Some(End::Fin),
             Fault::Hang => self.hold(pending()).await,
             Fault::Delay(time) => self.hold(sleep(*time)).await,
-            Fault::Park => match ticket {
-                Some(mut ticket) => self.hold(ticket.released()).await,
-                None => true,
-            },
+            Fault::Park => self.parked(ticket).await,
             _ => true,
         };
         (!answered).then_some(End::Fin)
+    }
+
+    /// Waits to be released; false if the client goes away before.
+    async fn parked(&mut self, ticket: Option<Ticket>) -> bool {
+        match ticket {
+            Some(mut ticket) => self.hold(ticket.released()).await,
+            None => true,
+        }
     }
 
     /// Writes the answer, or what the fault makes of it.
@@ -84,6 +100,7 @@ impl<N: Net> Connection<N> {
                 let head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
                 return self.stream.write_all(&[head, &first[..]].concat()).await;
             }
+            Fault::Flood(bytes) => return self.flood(*bytes).await,
             Fault::Informational(status) => {
                 let mut first = Answer::new(*status, Vec::new()).head();
                 first.append(&mut opening);
@@ -105,11 +122,14 @@ impl<N: Net> Connection<N> {
         }
         let [first, second] = pace;
         // Drawn before the head is out: whoever has read it may release.
-        let ticket = self.shared.ticket();
+        let (ticket, last) = (self.shared.ticket(), self.shared.ticket());
         self.write(&opening, first, self.shared.ticket()).await?;
         self.write(&body, second, ticket).await?;
         if answer.form != Form::ChunkedWithoutLast {
             self.replied(head, answer.status);
+        }
+        if let Fault::ExtraBytesLater(bytes) = fault {
+            self.add_later(bytes, last).await?;
         }
         Ok(())
     }
@@ -181,12 +201,16 @@ impl<N: Net> Connection<N> {
         }
     }
 
-    async fn answer_early(&mut self, head: &RequestHead) -> io::Result<Flow> {
+    async fn answer_early(&mut self, head: &RequestHead, kept: bool) -> io::Result<Flow> {
         let mut answer = self.normal(head, BodyDigest::default());
         answer.fields.retain(|(name, _)| name != "X-Received");
         answer.status = 413;
+        answer.keep_alive &= kept;
         self.write_at_once(&answer).await?;
         self.replied(head, answer.status);
+        if !kept {
+            return Ok(Flow::Break(End::FinAndLinger));
+        }
         let body = self.read_body(head).await?;
         self.executed(head, body);
         Ok(next(&answer))

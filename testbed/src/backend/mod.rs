@@ -28,6 +28,7 @@ use supervisor::{Command, Supervisor};
 mod act;
 mod answer;
 mod connection;
+mod flood;
 mod probe;
 mod request_body;
 mod shared;
@@ -176,8 +177,9 @@ impl Backend {
         self.inner.shared.faults(Faults::clear);
     }
 
-    /// Lets go all requests whose [`Fault::Park`] has begun, and one piece of
-    /// each answer behind a [`Fault::Gate`].
+    /// Lets go all requests whose [`Fault::Park`] has begun (or another fault
+    /// that waits for it), and one piece of each answer behind a
+    /// [`Fault::Gate`].
     pub fn release(&self) {
         self.inner.shared.release();
     }

@@ -36,6 +36,9 @@ impl<N: Net> Connection<N> {
             self.next_piece(&mut decoder, &mut piece).await?;
             hasher.update(&piece);
         }
+        if !decoder.trailers().0.is_empty() {
+            self.note(format_args!("trailers={:?}", decoder.trailers().0));
+        }
         Ok(hasher.finish())
     }
 

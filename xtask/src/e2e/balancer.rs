@@ -50,6 +50,11 @@ impl Balancer {
         Ok(Balancer { addr, name: name.into(), process, log: log.clone(), ended: false })
     }
 
+    /// The number of its process; none once it has ended.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.pid()
+    }
+
     /// Waits until it has said, at or after `mark`, that `backend` is in `state`.
     pub(crate) async fn says(&self, mark: u64, backend: &Backend, state: &str) -> Result<Event> {
         let (server, to) = (format!("server={} ", backend.addr()), format!(" to={state} "));

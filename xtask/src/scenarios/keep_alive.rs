@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use testbed::{
     client::Request,
     fault::Fault,
@@ -52,6 +52,27 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         stalled_upload,
         Events,
         "a connection whose request is not over is not used again"
+    ),
+    scenario!(
+        49,
+        "keep_alive",
+        poisoned,
+        Events,
+        "bytes behind an answer, with it or later, are never the next answer"
+    ),
+    scenario!(
+        50,
+        "keep_alive",
+        after_a_restart,
+        Events,
+        "no request meets a connection from before the server's restart"
+    ),
+    scenario!(
+        46,
+        "keep_alive",
+        server_says_how_long,
+        Events,
+        "Keep-Alive: timeout=1 is kept for no time, timeout=5 is kept"
     ),
     scenario!(
         48,
@@ -186,6 +207,88 @@ async fn reuse_counted(w: &mut World) -> Result<()> {
             "20 requests to {backend} took {} connections",
             connections.len()
         );
+    }
+    Ok(())
+}
+
+/// The connection on which the last request at or after `mark` arrived.
+fn connection_since(w: &World, mark: u64) -> Result<u64> {
+    let events = w.log.events_from(mark);
+    let last = events.iter().rev().find_map(|event| match event.kind {
+        EventKind::Received { connection, .. } => Some(connection),
+        _ => None,
+    });
+    last.context("no request arrived")
+}
+
+async fn poisoned(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    let forged = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged".to_vec();
+    for fault in [Fault::ExtraBytes(forged.clone()), Fault::ExtraBytesLater(forged)] {
+        for method in ["GET", "POST", "PUT", "HEAD"].repeat(5) {
+            a.arm(fault.clone(), 1);
+            let mark = w.log.len();
+            let first = client.get("/").await?;
+            ensure!(first.text() == "Hello From A\n", "{fault:?}: the answer was {first:?}");
+            let poisoned = connection_since(w, mark)?;
+            if matches!(fault, Fault::ExtraBytesLater(_)) {
+                a.release();
+                let written = |event: &Event| matches!(&event.kind, EventKind::Note(text) if text.contains("extra_bytes="));
+                w.log.wait_from(mark, "the bytes behind the answer", written).await?;
+            }
+            let mark = w.log.len();
+            let next = client.send(Request::new(method, "/")).await?;
+            ensure!(next.backend() == "A" && next.status == 200, "{method}: {next:?}");
+            ensure!(connection_since(w, mark)? != poisoned, "{method} on a poisoned connection");
+        }
+    }
+    Ok(())
+}
+
+async fn after_a_restart(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for round in 0..12 {
+        client.get("/").await?;
+        let mark = w.log.len();
+        match round % 2 {
+            0 => a.kill().await,
+            _ => a.stop().await,
+        }
+        a.revive().await?;
+        let methods = if round % 4 < 2 { ["POST", "GET"] } else { ["GET", "POST"] };
+        for method in methods {
+            let before = w.log.len();
+            let reply = client.send(Request::new(method, "/")).await?;
+            ensure!(reply.status == 200, "round {round}: {method} got {reply:?}");
+            let used = connection_since(w, before)?;
+            let opened = |event: &Event| matches!(event.kind, EventKind::Accepted { connection, .. } if connection == used);
+            ensure!(w.log.count(mark, opened) == 1, "{method} on an old connection");
+        }
+    }
+    Ok(())
+}
+
+async fn server_says_how_long(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for (said, kept) in
+        [("timeout=1", false), ("timeout=5, max=9", true), ("max=9, timeout=0", false)]
+    {
+        let answer =
+            format!("HTTP/1.1 200 OK\r\nKeep-Alive: {said}\r\nContent-Length: 2\r\n\r\nok");
+        a.arm(Fault::RawKeepAlive(answer.into_bytes()), 1);
+        let mark = w.log.len();
+        let reply = client.get("/").await?;
+        ensure!(reply.header("keep-alive").is_none(), "relayed: {reply:?}");
+        let first = connection_since(w, mark)?;
+        client.get("/").await?;
+        let same = connection_since(w, mark)? == first;
+        ensure!(same == kept, "{said}: used again {same}, expected {kept}");
     }
     Ok(())
 }

@@ -5,16 +5,24 @@
 //! after every scenario.
 
 mod active_health;
+mod bad_answers;
 mod bodies;
 mod choices;
+mod clients;
 mod failover;
+mod fields;
+mod framing;
+mod hygiene;
 mod keep_alive;
 mod kills;
 mod limits;
+mod load;
 mod passive_health;
 mod raw;
 mod rotation;
 mod stop;
+mod storms;
+mod streaming;
 mod upgrades;
 mod weights;
 
@@ -30,10 +38,18 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         passive_health::SCENARIOS,
         failover::SCENARIOS,
         kills::SCENARIOS,
+        storms::SCENARIOS,
         keep_alive::SCENARIOS,
+        clients::SCENARIOS,
         limits::SCENARIOS,
         bodies::SCENARIOS,
+        streaming::SCENARIOS,
+        framing::SCENARIOS,
+        hygiene::SCENARIOS,
+        fields::SCENARIOS,
+        bad_answers::SCENARIOS,
         upgrades::SCENARIOS,
+        load::SCENARIOS,
         stop::SCENARIOS,
     ]
     .into_iter()

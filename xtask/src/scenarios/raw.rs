@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use testbed::http1::{
+    body::BodyDecoder,
+    head::{AnswerHead, Fields, Framing},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -17,6 +21,21 @@ const WATCHDOG: Duration = Duration::from_secs(20);
 /// A bare connection to the balancer.
 pub(super) struct Raw(TcpStream);
 
+/// One whole answer, as it was read.
+pub(super) struct Answer {
+    pub(super) head: AnswerHead,
+    /// The head's text.
+    pub(super) text: String,
+    pub(super) body: Vec<u8>,
+    pub(super) trailers: Fields,
+}
+
+impl Answer {
+    pub(super) fn field(&self, name: &str) -> &str {
+        self.head.fields.get(name).unwrap_or_default()
+    }
+}
+
 impl Raw {
     pub(super) async fn connect(w: &mut World) -> Result<Self> {
         let stream = TcpStream::connect(w.lb()?.addr).await?;
@@ -26,6 +45,57 @@ impl Raw {
 
     pub(super) async fn write(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
         Ok(self.0.write_all(bytes.as_ref()).await?)
+    }
+
+    /// Writes as much of `bytes` as there is room for, at least one.
+    pub(super) async fn write_some(&mut self, bytes: &[u8]) -> Result<usize> {
+        Ok(self.0.write(bytes).await?)
+    }
+
+    /// Writes `bytes`, at most `size` at a time.
+    pub(super) async fn write_in_pieces(&mut self, bytes: &[u8], size: usize) -> Result<()> {
+        for piece in bytes.chunks(size) {
+            self.write(piece).await?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Reads one answer to a request of this method, and nothing behind it.
+    pub(super) async fn answer(&mut self, method: &str) -> Result<Answer> {
+        let text = self.until("\r\n\r\n").await?;
+        let head = AnswerHead::parse(text.as_bytes())?.context("half a head")?;
+        let framing = head.framing(method)?;
+        let mut decoder = BodyDecoder::new(framing);
+        let mut body = Vec::new();
+        if framing == Framing::UntilClose {
+            timeout(WATCHDOG, self.0.read_to_end(&mut body)).await.context("no end came")??;
+        } else if let Framing::Length(length) = framing {
+            body = self.exactly(usize::try_from(length)?).await?;
+        } else {
+            // What a chunk's line promises and no more: what follows the last
+            // one is the next answer's.
+            while !decoder.is_done() {
+                let line = self.until("\r\n").await?;
+                decoder.decode(line.as_bytes(), &mut body)?;
+                let size = line.split([';', '\r']).next().unwrap_or_default();
+                match usize::from_str_radix(size, 16) {
+                    Ok(size @ 1..) if decoder.trailers().0.is_empty() => {
+                        let data = self.exactly(size + 2).await?;
+                        decoder.decode(&data, &mut body)?;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(Answer { head, text, body, trailers: decoder.trailers().clone() })
+    }
+
+    /// Whether nothing has come that nobody expected.
+    pub(super) async fn is_silent(&self) -> bool {
+        tokio::task::yield_now().await;
+        let read = self.0.try_read(&mut [0]);
+        matches!(read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     /// Ends this direction.

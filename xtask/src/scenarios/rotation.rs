@@ -7,7 +7,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
-    backend::Backend, client::Client, fairness, fault::Fault, history::observations,
+    backend::Backend,
+    client::{Client, Request},
+    fairness,
+    fault::Fault,
+    history::observations,
     rotation::check_strict,
 };
 use tokio::task::JoinSet;
@@ -31,6 +35,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         parallel_strict,
         Events,
         "8 clients: one counter explains who got which request"
+    ),
+    scenario!(
+        5,
+        "rotation",
+        methods,
+        Events,
+        "every method takes a place in the one rotation; TRACE and CONNECT get 405 and take none"
     ),
     scenario!(
         6,
@@ -107,6 +118,25 @@ async fn parallel_strict(w: &mut World) -> Result<()> {
     in_parallel(w, 8, 200).await?;
     let first = check_strict(&observations(&w.log.events(), &["A", "B", "C"]), 3)?;
     ensure!(first == 0, "the rotation began with server {first}, expected the first");
+    Ok(())
+}
+
+async fn methods(w: &mut World) -> Result<()> {
+    w.backends(["A", "B", "C"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND"];
+    for (method, server) in methods.iter().cycle().zip(["A", "B", "C"].iter().cycle()).take(24) {
+        let reply = client.send(Request::new(method, "/")).await?;
+        let got = (reply.status, reply.backend());
+        ensure!(got == (200, server), "{method}: got {got:?}, expected 200 of {server}");
+        for (refused, target) in [("TRACE", "/"), ("CONNECT", "test:80")] {
+            let reply = client.send(Request::new(refused, target)).await?;
+            ensure!(reply.status == 405, "{refused}: {}", reply.status);
+            ensure!(reply.header("x-lb-reason") == Some("method_not_allowed"), "{reply:?}");
+            ensure!(reply.header("allow").is_some_and(|list| list.contains("GET")), "{reply:?}");
+        }
+    }
     Ok(())
 }
 

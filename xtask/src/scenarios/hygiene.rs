@@ -1,0 +1,159 @@
+//! Requests that mean something else to the next parser.
+//!
+//! Each case is the bytes of one connection. Whatever `lb` makes of them: a
+//! status that is allowed, a reason with every refusal, the connection closed
+//! after it, nothing forwarded that was refused, and what was forwarded means
+//! the same to two parsers.
+
+use anyhow::{Context, Result, bail, ensure};
+use testbed::{
+    http1::head::RequestHead,
+    log::{Event, EventKind},
+};
+
+use super::{
+    raw::{ask, expect_refusal},
+    scenario,
+};
+use crate::e2e::{Scenario, World};
+
+mod cases;
+
+use cases::{CASES, Case, Forwarded};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario!(
+        63,
+        "hygiene",
+        raw_requests,
+        Events,
+        "ninety ambiguous requests: refused with a reason, or forwarded so that two parsers agree"
+    ),
+    scenario!(
+        63,
+        "hygiene",
+        authority_as_target,
+        Events,
+        "a target that is an authority is CONNECT's alone: 400, and it never becomes the Host"
+    ),
+];
+
+async fn raw_requests(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    w.expect_no_change();
+    w.backends(["A", "B"]).await?;
+    w.balance(&["--head-timeout", "300ms", "--body-timeout", "300ms"]).await?;
+    let mut wrong = Vec::new();
+    for (number, case) in CASES.iter().enumerate() {
+        let target = format!("/case/{number}");
+        let bytes = case.bytes(&target);
+        let mark = w.log.len();
+        let judged = match ask(w, &bytes).await {
+            Ok(answer) => judge(w, case, (mark, &target), &answer),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = judged {
+            let sent = String::from_utf8_lossy(&bytes);
+            wrong.push(format!("{}: {sent:?}: {error:#}", case.name));
+        }
+    }
+    ensure!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+    Ok(())
+}
+
+async fn authority_as_target(w: &mut World) -> Result<()> {
+    w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    for target in ["case", "other.example", "other:80", "127.0.0.1:80"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        expect_refusal(&ask(w, &request).await?, 400, "bad_request").context(request)?;
+    }
+    ensure!(w.arrivals("GET") == 0, "forwarded all the same");
+    Ok(())
+}
+
+/// Judges what came back and, since `mark`, what went on to `target`.
+fn judge(w: &World, case: &Case, (mark, target): (u64, &str), answer: &str) -> Result<()> {
+    let status: u16 = match answer.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)) {
+        Some(digits) => digits.parse()?,
+        None => bail!("no answer but {answer:?}"),
+    };
+    ensure!(case.allowed.contains(&status), "expected {:?}, got {answer:?}", case.allowed);
+    let heads = answer.matches("HTTP/1.1 ").count() + answer.matches("HTTP/1.0 ").count();
+    ensure!(heads == 1, "{heads} answers: {answer:?}");
+    let lower = answer.to_ascii_lowercase();
+    if status >= 400 {
+        ensure!(lower.contains("\r\nx-lb-reason: "), "no reason in {answer:?}");
+        ensure!(lower.contains("\r\nconnection: close\r\n"), "not closed: {answer:?}");
+    }
+    let events = w.log.events_from(mark);
+    let executed = events.iter().any(|e| matches!(e.kind, EventKind::Executed { .. }));
+    ensure!(executed == (status < 400), "executed is {executed} with {answer:?}");
+    let forwarded: Vec<&[u8]> =
+        events.iter().filter(|event| !is_late(event, target)).filter_map(forwarded_head).collect();
+    match (status, case.forwarded) {
+        (..400, _) => ensure!(forwarded.len() == 1, "forwarded {} heads", forwarded.len()),
+        (_, Forwarded::PerhapsItsHead) => {}
+        _ => ensure!(forwarded.is_empty(), "refused, and forwarded all the same"),
+    }
+    for head in forwarded {
+        let method_and_target = two_parsers_agree(head)
+            .with_context(|| format!("forwarded {:?}", String::from_utf8_lossy(head)))?;
+        let (_, got) = method_and_target.split_once(' ').unwrap_or_default();
+        ensure!(got == target, "forwarded a request for {got:?}, expected {target:?}");
+    }
+    Ok(())
+}
+
+/// Whether an event is about an earlier case, whose head may be forwarded: the
+/// client may know of the refusal before the server knows of the request.
+fn is_late(event: &Event, target: &str) -> bool {
+    let EventKind::Received { target: other, .. } = &event.kind else { return false };
+    let number = other.strip_prefix("/case/").and_then(|number| number.parse::<usize>().ok());
+    let case = number.and_then(|number| CASES.get(number));
+    other != target && case.is_some_and(|case| case.forwarded == Forwarded::PerhapsItsHead)
+}
+
+fn forwarded_head(event: &Event) -> Option<&[u8]> {
+    match &event.kind {
+        EventKind::Received { head, .. } => Some(head),
+        _ => None,
+    }
+}
+
+/// That both parsers find the same in `head`; returns method and target.
+fn two_parsers_agree(head: &[u8]) -> Result<String> {
+    let theirs = RequestHead::parse(head)?.context("half a head")?;
+    let (line, fields) = parse_strictly(head)?;
+    ensure!(
+        line == format!("{} {} HTTP/1.{}", theirs.method, theirs.target, theirs.minor_version),
+        "one parser reads {line:?}, the other {:?} {:?}",
+        theirs.method,
+        theirs.target
+    );
+    ensure!(fields == theirs.fields.0, "{fields:?} is not {:?}", theirs.fields.0);
+    ensure!(theirs.fields.all("host").count() == 1, "not one Host: {fields:?}");
+    Ok(format!("{} {}", theirs.method, theirs.target))
+}
+
+type Field = (String, String);
+
+/// RFC 9112 to the letter and nothing that recipients may tolerate: another
+/// parser than the one in `testbed`, on purpose.
+fn parse_strictly(head: &[u8]) -> Result<(String, Vec<Field>)> {
+    let text = std::str::from_utf8(head)?.strip_suffix("\r\n\r\n").context("no end")?;
+    let mut lines = text.split("\r\n");
+    let line = lines.next().unwrap_or_default();
+    ensure!(line.split(' ').count() == 3, "request line {line:?}");
+    ensure!(line.bytes().all(|b| (0x20..0x7f).contains(&b)), "request line {line:?}");
+    let mut fields = Vec::new();
+    for line in lines {
+        let (name, value) = line.split_once(':').with_context(|| format!("line {line:?}"))?;
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        ensure!(!name.is_empty() && name.bytes().all(token), "name {name:?}");
+        let visible = |b: u8| b == b'\t' || (0x20..0x7f).contains(&b) || b >= 0x80;
+        ensure!(value.bytes().all(visible), "value {value:?}");
+        fields.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
+    }
+    Ok((line.to_owned(), fields))
+}

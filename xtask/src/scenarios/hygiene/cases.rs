@@ -1,0 +1,145 @@
+//! The cases: a line or three each. In the bytes, `@` stands for the target
+//! that tells the cases apart, and every accepted request asks for the
+//! connection's end.
+
+/// What may be forwarded of a request that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forwarded {
+    /// Nothing.
+    Nothing,
+    /// Its head: what is wrong comes after it.
+    PerhapsItsHead,
+}
+
+/// One connection's bytes, and what may come of them.
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    bytes: &'static str,
+    /// The statuses that may be answered.
+    pub(super) allowed: &'static [u16],
+    pub(super) forwarded: Forwarded,
+}
+
+impl Case {
+    /// The bytes with this target.
+    pub(super) fn bytes(&self, target: &str) -> Vec<u8> {
+        // Latin 1, so that any byte can be written; the wide at sign is a real
+        // one, which no target replaces.
+        let text = self.bytes.replace('@', target).replace('\u{ff20}', "@");
+        text.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect()
+    }
+}
+
+/// Wrong in its head.
+const fn head(name: &'static str, bytes: &'static str, allowed: &'static [u16]) -> Case {
+    Case { name, bytes, allowed, forwarded: Forwarded::Nothing }
+}
+
+/// Wrong in its body.
+const fn body(name: &'static str, bytes: &'static str, allowed: &'static [u16]) -> Case {
+    Case { name, bytes, allowed, forwarded: Forwarded::PerhapsItsHead }
+}
+
+#[rustfmt::skip]
+pub(super) const CASES: &[Case] = &[
+    // Nothing wrong: the table's own check.
+    head("plain", "GET @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &[200]),
+    head("empty lines before", "\r\n\r\nGET @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &[200]),
+    head("length", "POST @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", &[200]),
+    head("chunked", "POST @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", &[200]),
+    head("chunked in capitals", "POST @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: CHUNKED\r\n\r\n2\r\nok\r\n0\r\n\r\n", &[200]),
+
+    // The request line.
+    head("no version", "GET @\r\nHost: a\r\n\r\n", &[400]),
+    head("HTTP/2.0", "GET @ HTTP/2.0\r\nHost: a\r\n\r\n", &[400]),
+    head("HTTP/1.2", "GET @ HTTP/1.2\r\nHost: a\r\nConnection: close\r\n\r\n", &[200, 400]),
+    head("http/1.1", "GET @ http/1.1\r\nHost: a\r\n\r\n", &[400]),
+    head("HTTP/1.10", "GET @ HTTP/1.10\r\nHost: a\r\n\r\n", &[400]),
+    head("two spaces", "GET  @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &[400]),
+    head("two spaces behind", "GET @  HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &[400]),
+    head("tab", "GET\t@\tHTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+    head("space in the target", "GET @ x HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+    head("space before the method", " GET @ HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+    head("no method", "@ HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+    head("method with a slash", "GE/T @ HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+    head("NUL in the target", "GET @\0 HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+    head("bare CR in the target", "GET @\r HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+    head("another scheme", "GET ftp://a@ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &[200, 400]),
+    head("TLS", "\u{16}\u{3}\u{1}\0\u{a5}\u{1}\0\0\u{a1}\u{3}\u{3}\r\n\r\n", &[400]),
+    head("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[400]),
+    head("absolute, another Host", "GET http://b@ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &[200]),
+    head("absolute with a user", "GET http://u:p\u{ff20}b/ HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+
+    // Host.
+    head("no Host", "GET @ HTTP/1.1\r\n\r\n", &[400]),
+    head("two Hosts", "GET @ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", &[400]),
+    head("the same Host twice", "GET @ HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", &[400]),
+    head("empty Host", "GET @ HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n", &[200, 400]),
+    head("Host with a path", "GET @ HTTP/1.1\r\nHost: a/b\r\n\r\n", &[400]),
+    head("Host with a space", "GET @ HTTP/1.1\r\nHost: a b\r\n\r\n", &[400]),
+    head("Host list", "GET @ HTTP/1.1\r\nHost: a, b\r\n\r\n", &[400]),
+    head("Host with a user", "GET @ HTTP/1.1\r\nHost: u\u{ff20}a\r\n\r\n", &[400]),
+    head("no Host in HTTP/1.0", "GET @ HTTP/1.0\r\n\r\n", &[200]),
+
+    // Fields.
+    head("space before the colon", "GET @ HTTP/1.1\r\nHost: a\r\nX : 1\r\n\r\n", &[400]),
+    head("length with a space before the colon", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length : 2\r\n\r\nok", &[400]),
+    head("no colon", "GET @ HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", &[400]),
+    head("no name", "GET @ HTTP/1.1\r\nHost: a\r\n: 1\r\n\r\n", &[400]),
+    head("obs-fold", "GET @ HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n", &[400]),
+    head("obs-fold at once", "GET @ HTTP/1.1\r\n Host: a\r\n\r\n", &[400]),
+    head("folded coding", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", &[400]),
+    head("NUL in a value", "GET @ HTTP/1.1\r\nHost: a\r\nX: 1\x002\r\n\r\n", &[400]),
+    head("NUL in a name", "GET @ HTTP/1.1\r\nHost: a\r\nX\0Y: 1\r\n\r\n", &[400]),
+    head("bare CR in a value", "GET @ HTTP/1.1\r\nHost: a\r\nX: 1\r2\r\n\r\n", &[400]),
+    head("bare LF", "GET @ HTTP/1.1\nHost: a\nConnection: close\n\n", &[200, 400]),
+    head("bare LF hides a field", "GET @ HTTP/1.1\r\nHost: a\r\nX: 1\nContent-Length: 5\r\nConnection: close\r\n\r\nhello", &[200, 400]),
+    head("control in a value", "GET @ HTTP/1.1\r\nHost: a\r\nX: 1\u{7f}2\r\n\r\n", &[400]),
+    head("high byte in a name", "GET @ HTTP/1.1\r\nHost: a\r\nX\u{e4}: 1\r\n\r\n", &[400]),
+    head("brackets in a name", "GET @ HTTP/1.1\r\nHost: a\r\nX[]: 1\r\n\r\n", &[400]),
+
+    // Lengths.
+    head("two lengths", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!", &[400]),
+    head("the same length twice", "POST @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", &[200, 400]),
+    head("a list of lengths", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length: 2, 3\r\n\r\nok!", &[400]),
+    head("a list of equal lengths", "POST @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2, 2\r\n\r\nok", &[200, 400]),
+    head("length +2", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length: +2\r\n\r\nok", &[400]),
+    head("length -2", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length: -2\r\n\r\nok", &[400]),
+    head("length 0x2", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length: 0x2\r\n\r\nok", &[400]),
+    head("length 2.0", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length: 2.0\r\n\r\nok", &[400]),
+    head("length 2 0", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length: 2 0\r\n\r\nok", &[400]),
+    head("no length", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\nok", &[400]),
+    head("length above u64", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551618\r\n\r\nok", &[400, 413]),
+
+    // Codings. Of both, RFC 9112 allows to obey the coding alone and to close.
+    head("length and coding", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", &[200, 400]),
+    head("coding and length", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", &[200, 400]),
+    head("chunked twice", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", &[400]),
+    head("chunked in two fields", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", &[400]),
+    head("gzip, chunked", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", &[400, 501]),
+    head("chunked, gzip", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", &[400, 501]),
+    head("identity", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok", &[400, 501]),
+    head("xchunked", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", &[400, 501]),
+    head("chunked with a parameter", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n", &[400, 501]),
+    head("chunked behind a vertical tab", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \u{b}chunked\r\n\r\n0\r\n\r\n", &[400, 501]),
+    head("empty coding", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\nContent-Length: 2\r\n\r\nok", &[400, 501]),
+    head("coding in HTTP/1.0", "POST @ HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", &[400]),
+    head("coding of a GET", "GET @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", &[200]),
+
+    // Chunks.
+    body("chunk size 0x2", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x2\r\nok\r\n0\r\n\r\n", &[400]),
+    body("chunk size +2", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+2\r\nok\r\n0\r\n\r\n", &[400]),
+    body("chunk size -2", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\nok\r\n0\r\n\r\n", &[400]),
+    body("no chunk size", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\r\nok\r\n0\r\n\r\n", &[400]),
+    body("chunk size of 17 digits", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nok\r\n0\r\n\r\n", &[400]),
+    body("chunk size above all", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000002\r\nok\r\n0\r\n\r\n", &[400]),
+    body("a chunk that is longer", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokay\r\n0\r\n\r\n", &[400]),
+    body("a chunk without its end", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok0\r\n\r\n", &[400]),
+    body("a chunk ended by LF", "POST @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\nok\n0\n\n", &[200, 400, 408]),
+    body("CR in an extension", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x\ry\r\nok\r\n0\r\n\r\n", &[400]),
+    body("LF in an extension", "POST @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2;x\ny\r\nok\r\n0\r\n\r\n", &[400, 408]),
+    body("extensions", "POST @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b;c=\"d\"\r\nok\r\n0;e\r\n\r\n", &[200]),
+    body("bad trailer", "POST @ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX : 1\r\n\r\n", &[400]),
+    body("chunks that stop", "POST @ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe", &[408]),
+    body("a body that stops", "POST @ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe", &[408]),
+];

@@ -1,0 +1,268 @@
+//! Bodies on their way: nobody keeps them, nobody waits for their end.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use testbed::{
+    client::Request,
+    fault::Fault,
+    log::{Event, EventKind},
+};
+use tokio::time::timeout;
+
+use super::{
+    raw::{Raw, expect_refusal},
+    scenario,
+};
+use crate::e2e::{Scenario, World};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario!(
+        58,
+        "streaming",
+        download,
+        Events,
+        "each piece of an answer is here before the server writes the next"
+    ),
+    scenario!(
+        58,
+        "streaming",
+        upload,
+        Events,
+        "each piece of a request is there, and back, before the client writes the next"
+    ),
+    scenario!(
+        59,
+        "streaming",
+        slow_reader,
+        Wall,
+        "a client that does not read stops the server, and costs no memory"
+    ),
+    scenario!(
+        59,
+        "streaming",
+        slow_server,
+        Wall,
+        "a server that does not read stops the client, and costs no memory"
+    ),
+    scenario!(
+        60,
+        "streaming",
+        early_answer,
+        Events,
+        "an answer that comes before the upload's end arrives whole"
+    ),
+    scenario!(
+        60,
+        "streaming",
+        expect_continue,
+        Events,
+        "100 comes once a server is connected, and never where there is none"
+    ),
+    scenario!(60, "streaming", informational, Events, "a server's 100 and 103 are swallowed"),
+];
+
+/// More than all socket buffers on the way hold together.
+const LARGE: usize = 64 << 20;
+
+/// How much of it may be on its way at most.
+const BUFFERED: usize = 48 << 20;
+
+/// How much memory one stuck request may cost, in KiB.
+const MEMORY_KIB: u64 = 8 * 1024;
+
+/// Who takes nothing for so long is stuck.
+const STUCK_AFTER: Duration = Duration::from_millis(200);
+
+async fn download(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::Gate { chunk: 700 });
+    let mut raw = Raw::connect(w).await?;
+    for _ in 0..3 {
+        raw.write("GET /?size=6300 HTTP/1.1\r\nHost: test\r\n\r\n").await?;
+        raw.until("\r\n\r\n").await?;
+        for piece in 0..9 {
+            ensure!(raw.is_silent().await, "piece {piece} came before its time");
+            a.release();
+            raw.exactly(700).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn upload(w: &mut World) -> Result<()> {
+    w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let mut raw = Raw::connect(w).await?;
+    for method in ["POST", "PUT", "POST", "PUT"] {
+        let head = format!("{method} /?echo=1 HTTP/1.1\r\nHost: test\r\n");
+        raw.write(format!("{head}Transfer-Encoding: chunked\r\n\r\n")).await?;
+        raw.until("\r\n\r\n").await?;
+        for _ in 0..20 {
+            raw.write("5\r\nhello\r\n").await?;
+            raw.until("5\r\nhello\r\n").await?;
+        }
+        raw.write("0\r\n\r\n").await?;
+        raw.until("0\r\n\r\n").await?;
+        raw.write(format!("{head}Content-Length: 100\r\n\r\n")).await?;
+        raw.until("\r\n\r\n").await?;
+        for _ in 0..20 {
+            raw.write("hello").await?;
+            raw.until("hello").await?;
+        }
+    }
+    Ok(())
+}
+
+/// The balancer's resident memory in KiB; none where the system does not tell.
+fn resident(w: &mut World) -> Result<Option<u64>> {
+    let pid = w.lb()?.pid().context("the balancer has ended")?;
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        w.log.note("resident memory is not judged: no /proc");
+        return Ok(None);
+    };
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    Ok(Some(number.context("no VmRSS")?.parse()?))
+}
+
+/// That the balancer has not grown by much since it had `before` KiB.
+fn expect_small(w: &mut World, before: Option<u64>) -> Result<()> {
+    if let (Some(before), Some(now)) = (before, resident(w)?) {
+        let more = now.saturating_sub(before);
+        ensure!(more <= MEMORY_KIB, "{more} KiB more than before, limit {MEMORY_KIB}");
+        w.log.note(format!("grown_kib={more}"));
+    }
+    Ok(())
+}
+
+/// A connection that has carried large bodies both ways: buffers that are
+/// allocated once are there, each in a huge page of 2 MiB perhaps.
+async fn warmed_up(w: &mut World) -> Result<Raw> {
+    let mut raw = Raw::connect(w).await?;
+    for _ in 0..8 {
+        raw.write("GET /?size=1000000 HTTP/1.1\r\nHost: test\r\n\r\n").await?;
+        raw.answer("GET").await?;
+        let head = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n";
+        raw.write([head.as_bytes(), &vec![7; 1_000_000]].concat()).await?;
+        raw.answer("POST").await?;
+    }
+    Ok(raw)
+}
+
+async fn slow_reader(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let mut raw = warmed_up(w).await?;
+    let before = resident(w)?;
+    a.arm(Fault::Flood(LARGE as u64), 1);
+    let mark = w.log.len();
+    raw.write("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await?;
+    let stuck = |event: &Event| matches!(&event.kind, EventKind::Note(text) if text.contains("stuck written="));
+    let stuck = w.log.wait_from(mark, "the server to be stuck", stuck).await?.kind.to_string();
+    let written = stuck.rsplit_once("written=").map(|(_, text)| text.trim_end_matches('"'));
+    let written: usize = written.context("how much was written")?.parse()?;
+    ensure!(written < BUFFERED, "{written} bytes were taken from the server");
+    expect_small(w, before)?;
+    let answer = raw.answer("GET").await?;
+    ensure!(answer.body.len() == LARGE, "{} bytes arrived", answer.body.len());
+    expect_small(w, before)
+}
+
+async fn slow_server(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let mut raw = warmed_up(w).await?;
+    let before = resident(w)?;
+    a.arm(Fault::ReadLater, 1);
+    raw.write(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {LARGE}\r\n\r\n")).await?;
+    let (piece, mut written) = (vec![7; 64 * 1024], 0);
+    while let Ok(taken) = timeout(STUCK_AFTER, raw.write_some(&piece)).await {
+        written += taken?;
+        ensure!(written < BUFFERED, "{written} bytes were taken from the client");
+    }
+    expect_small(w, before)?;
+    a.release();
+    while written < LARGE {
+        written += raw.write_some(&piece[..piece.len().min(LARGE - written)]).await?;
+    }
+    let answer = raw.answer("POST").await?;
+    let received = answer.field("x-received");
+    ensure!(received.starts_with(&format!("{LARGE}:")), "the server read {received}");
+    expect_small(w, before)
+}
+
+async fn early_answer(w: &mut World) -> Result<()> {
+    let [a, b] = w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    for fault in [Fault::EarlyAnswer, Fault::EarlyAnswerThenClose] {
+        a.set_fault(fault.clone());
+        b.set_fault(fault);
+        for (size, chunked) in
+            [10, 100_000, 8 << 20].into_iter().flat_map(|size| [(size, false), (size, true)])
+        {
+            for method in ["POST", "PUT"] {
+                let mut client = w.client("c")?;
+                let request = Request::new(method, "/").body(vec![7; size]).chunked(chunked);
+                let reply = client.send(request).await?;
+                ensure!(reply.status == 413, "{method} {size} chunked={chunked}: {reply:?}");
+                ensure!(reply.text() == format!("Hello From {}\n", reply.backend()), "{reply:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+const EXPECT: &str =
+    "POST /?echo=1 HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+
+/// That the next thing to come is this answer of the balancer's own.
+async fn expect_own(raw: &mut Raw, status: u16, reason: &str) -> Result<()> {
+    expect_refusal(&raw.answer("POST").await?.text, status, reason)
+}
+
+async fn expect_continue(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let mut raw = Raw::connect(w).await?;
+    for _ in 0..5 {
+        raw.write(EXPECT).await?;
+        let go = raw.until("\r\n\r\n").await?;
+        ensure!(go.starts_with("HTTP/1.1 100 "), "got {go:?}");
+        raw.write("hello").await?;
+        let answer = raw.answer("POST").await?;
+        ensure!(answer.body == b"hello", "got {:?}", answer.text);
+    }
+    // No connection comes about: no 100 either.
+    a.kill().await;
+    raw = Raw::connect(w).await?;
+    raw.write(EXPECT).await?;
+    expect_own(&mut raw, 502, "connect_failed").await?;
+    let [b] = w.backends(["B"]).await?;
+    w.balance_over(&[b.addr()], &["--connect-timeout", "300ms"]).await?;
+    b.black_hole().await?;
+    raw = Raw::connect(w).await?;
+    raw.write(EXPECT).await?;
+    expect_own(&mut raw, 504, "connect_timeout").await?;
+    w.balance_over(&[], &[]).await?;
+    raw = Raw::connect(w).await?;
+    raw.write(EXPECT).await?;
+    expect_own(&mut raw, 503, "no_server").await
+}
+
+async fn informational(w: &mut World) -> Result<()> {
+    let [a, b] = w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    let mut client = w.client("c")?;
+    for status in [100, 102, 103] {
+        a.set_fault(Fault::Informational(status));
+        b.set_fault(Fault::Informational(status));
+        for method in ["GET", "POST", "GET", "POST"] {
+            let reply = client.send(Request::new(method, "/").body("body")).await?;
+            ensure!(reply.status == 200 && !reply.backend().is_empty(), "{status}: {reply:?}");
+            ensure!(reply.interim.is_empty(), "{status} was relayed: {:?}", reply.interim);
+        }
+    }
+    Ok(())
+}
