@@ -133,7 +133,7 @@ impl<N: Net> Relay<N> {
             let now = self.exchange.complete();
             // A connection on which a request is still being written is of no
             // use to another: the client may never finish.
-            match self.request.is_over() {
+            match lease.connection.wire.is_reusable() {
                 true => lease.pool.put(lease.connection, now),
                 false => self.request.abandon(),
             }

@@ -87,11 +87,9 @@ impl<N: Net> Pool<N> {
         None
     }
 
-    /// Takes a connection back that has carried a whole answer, until `now`.
+    /// Takes a connection back that may carry another request; it was in use
+    /// until `now`.
     pub fn put(&self, mut connection: Box<Connection<N::Stream>>, now: Instant) {
-        if !connection.wire.is_reusable() {
-            return;
-        }
         connection.used = now;
         let mut idle = self.idle.borrow_mut();
         if std::mem::take(&mut connection.extra) && !idle.is_empty() {
