@@ -26,6 +26,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "a request that every server answers by closing puts nobody out"
     ),
     scenario!(
+        32,
+        "passive_health",
+        errors_blame_nobody,
+        Events,
+        "4xx and 5xx on the traffic put nobody out: health is what probes say"
+    ),
+    scenario!(
+        34,
+        "passive_health",
+        last_one_stays,
+        Events,
+        "the only server left is never put out by requests that fail"
+    ),
+    scenario!(
         33,
         "passive_health",
         client_abort_blames_nobody,
@@ -105,5 +119,47 @@ async fn client_abort_blames_nobody(w: &mut World) -> Result<()> {
         w.expect_sequence(&mut client, "BCABC").await?;
         w.expect_sequence(&mut client, "ABC").await?;
     }
+    Ok(())
+}
+
+async fn errors_blame_nobody(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    w.expect_no_change();
+    let all = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--fall", "1"]).await?;
+    let mut client = w.client("c")?;
+    for status in [400, 401, 404, 408, 429, 500, 502, 503, 504] {
+        all.iter().for_each(|backend| backend.set_fault(Fault::Status(status)));
+        for name in ["A", "B", "C"] {
+            let reply = client.get("/").await?;
+            ensure!((reply.status, reply.backend()) == (status, name), "{status}: {reply:?}");
+        }
+    }
+    Ok(())
+}
+
+async fn last_one_stays(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a, b] = w.backends(["A", "B"]).await?;
+    w.balance(&["--fall", "1"]).await?;
+    let mut client = w.client("c")?;
+    let mark = w.log.len();
+    b.kill().await;
+    while w.lb()?.said(mark, " to=down ") == 0 {
+        client.get("/").await?;
+    }
+    let mark = w.log.len();
+    for fault in [Fault::ResetAfterRequest, Fault::CloseAfterRequest, Fault::Garbage] {
+        a.set_fault(fault.clone());
+        for method in ["GET", "POST"] {
+            for _ in 0..5 {
+                let reply = client.send(Request::new(method, "/")).await?;
+                ensure!(reply.status == 502, "{method} with {fault:?}: {}", reply.status);
+            }
+        }
+    }
+    a.clear();
+    w.expect_sequence(&mut client, "AAA").await?;
+    ensure!(w.lb()?.said(mark, " from=up ") == 0, "the last one was put out");
     Ok(())
 }
