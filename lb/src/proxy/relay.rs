@@ -83,14 +83,34 @@ impl<N: Net> Relay<N> {
         }
     }
 
-    /// The server is silent: resolves when it has been for too long.
+    /// The server is silent: resolves when it has been for too long, and the
+    /// request that it may wait for has made no progress either.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(lease) = &mut self.lease else { return Poll::Pending };
-        let timer = &mut lease.connection.timer;
+        let mut timer = lease.connection.timer.as_mut();
         if !std::mem::replace(&mut self.silent, true) {
             timer.as_mut().reset(Instant::now() + self.patience);
         }
-        timer.as_mut().poll(cx)
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let progressed = self.request.progressed().filter(|_| !self.request.is_over());
+            match progressed.map(|progressed| progressed + self.patience) {
+                Some(later) if later > Instant::now() => timer.as_mut().reset(later),
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            let now = self.exchange.complete();
+            // A connection on which a request is still being written is of no
+            // use to another: the client may never finish.
+            match lease.connection.wire.is_reusable() {
+                true => lease.pool.put(lease.connection, now),
+                false => self.request.abandon(),
+            }
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -124,18 +144,6 @@ impl<N: Net> Relay<N> {
                 self.broken = Some(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending
-            }
-        }
-    }
-
-    fn end(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            let now = self.exchange.complete();
-            // A connection on which a request is still being written is of no
-            // use to another: the client may never finish.
-            match lease.connection.wire.is_reusable() {
-                true => lease.pool.put(lease.connection, now),
-                false => self.request.abandon(),
             }
         }
     }
