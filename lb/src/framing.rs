@@ -17,10 +17,17 @@ pub(crate) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     })
 }
 
-/// How many empty lines' worth of bytes precede a head: they are skipped
-/// (RFC 9112 §2.2).
+/// How many bytes of empty lines precede a head: they are skipped (RFC 9112
+/// §2.2).
 pub(crate) fn leading_empty(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()
+    let mut at = 0;
+    loop {
+        at += match &bytes[at..] {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => return at,
+        };
+    }
 }
 
 /// What is left of a message behind its head.
@@ -130,6 +137,8 @@ mod tests {
             assert_eq!(head_end(bytes.as_bytes(), 0), end, "{bytes:?}");
         }
         assert_eq!(leading_empty(b"\r\n\r\n\nGET"), 5);
+        assert_eq!(leading_empty(b"\r\n\r"), 2);
+        assert_eq!(leading_empty(b"\r\rGET"), 0);
     }
 
     /// The message's end must be found however the stream is cut.

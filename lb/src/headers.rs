@@ -16,6 +16,7 @@ use crate::error::Reason;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Why `lb` answers a request itself.
@@ -37,6 +38,9 @@ pub fn prepare_request(head: &mut request::Parts, origin: Origin<'_>) -> Result<
         return Err(Reason::MethodNotAllowed);
     }
     check_host(head)?;
+    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+        return Err(Reason::BadRequest);
+    }
     to_origin_form(head)?;
     if has_connection_field(&head.headers) {
         check_transfer_coding(&head.headers)?;
@@ -55,7 +59,9 @@ pub fn upgrade_offer(head: &request::Parts) -> Option<HeaderValue> {
     let protocols = head.headers.get(header::UPGRADE)?;
     let mut options = head.headers.get_all(header::CONNECTION).iter();
     let offered = head.version == Version::HTTP_11 && options.any(|value| lists(value, "upgrade"));
-    offered.then(|| protocols.clone())
+    // HTTP/2 would carry requests past every rule.
+    let http2 = head.headers.get_all(header::UPGRADE).iter().any(|value| lists(value, "h2c"));
+    (offered && !http2).then(|| protocols.clone())
 }
 
 /// Says who asks. What an untrusted client says about that is replaced; a
@@ -190,6 +196,7 @@ fn remove_connection_fields(headers: &mut HeaderMap) {
     }
     headers.remove(&KEEP_ALIVE);
     headers.remove(&PROXY_CONNECTION);
+    headers.remove(&HTTP2_SETTINGS);
     // Not of the connection, but `lb`'s own: nobody else speaks for it.
     headers.remove(&REASON);
     if let Entry::Occupied(mut te) = headers.entry(header::TE) {
@@ -216,6 +223,7 @@ fn is_connection_field(name: &HeaderName) -> bool {
         || *name == KEEP_ALIVE
         || *name == PROXY_CONNECTION
         || *name == REASON
+        || *name == HTTP2_SETTINGS
 }
 
 fn remove_named_by_connection(headers: &mut HeaderMap) {

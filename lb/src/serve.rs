@@ -52,11 +52,12 @@ pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiv
         }
     }
     stops.stop(Stopping::Politely);
-    if timeout(STOP_PATIENCE, stops.closed(&worker.load)).await.is_err() {
+    let drain = worker.shared.timeouts.drain;
+    if timeout(STOP_PATIENCE.min(drain), stops.closed(&worker.load)).await.is_err() {
         stops.stop(Stopping::Impatiently);
     }
     // At the end of the drain time what is left is cut off.
-    let left = worker.shared.timeouts.drain.saturating_sub(STOP_PATIENCE);
+    let left = drain.saturating_sub(STOP_PATIENCE);
     let _ = timeout(left, stops.closed(&worker.load)).await;
     sweeper.abort();
     worker.pools.close_all();

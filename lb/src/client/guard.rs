@@ -105,9 +105,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         between && self.stuck.is_none() && !self.client.active.get()
     }
 
-    /// The answer that `lb` owes a client whose request never became one.
-    pub(super) fn refused(&self) -> Option<Reason> {
-        self.refused
+    /// The answer that `lb` owes a client whose request never became one, and
+    /// since when it has been waited for.
+    pub(super) fn refused(&self) -> Option<(Reason, Instant)> {
+        Some((self.refused?, self.head_began.unwrap_or_else(Instant::now)))
     }
 
     /// Whether bytes of a request may be left that nobody will read.
@@ -153,7 +154,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             return self.poll_end(cx, buf);
         }
         if self.stuck.is_some() {
-            // Then the answer before has not been flushed yet.
+            // The answer before has not been flushed; whoever flushes it wakes.
+            self.client.reader.set(Some(cx.waker().clone()));
             return Poll::Pending;
         }
         if searched < self.ahead.len() && self.search(searched) {
@@ -183,14 +185,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     /// While a request is being answered: nothing is handed over, but the end
     /// of the connection.
     fn poll_end(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
+        while self.ahead.is_empty() {
             let before = buf.filled().len();
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
             let read = &buf.filled()[before..];
             if read.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            self.ahead.extend_from_slice(read);
+            // Empty lines are nothing: the end may still follow them.
+            self.ahead.extend_from_slice(&read[leading_empty(read)..]);
             buf.set_filled(before);
         }
         self.client.reader.set(Some(cx.waker().clone()));
@@ -215,7 +218,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         if !self.is_idle() {
             return Poll::Pending;
         }
-        self.poll_until(cx, self.client.idle_since.get() + PARK_AFTER)
+        self.poll_until(
+            cx,
+            self.client.idle_since.get() + PARK_AFTER.min(self.timeouts.client_idle),
+        )
     }
 
     fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
@@ -334,7 +340,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         }
         match Pin::new(&mut guard.stream).poll_write(cx, bytes) {
             Poll::Ready(written) => {
-                guard.stuck = None;
+                if guard.stuck.take().is_some()
+                    && let Some(reader) = guard.client.reader.take()
+                {
+                    reader.wake();
+                }
                 Poll::Ready(written)
             }
             Poll::Pending => {

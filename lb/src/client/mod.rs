@@ -40,10 +40,10 @@ use crate::{
 /// How long a client whose request was not read to its end may take to read
 /// the answer: closed earlier, the connection would be reset, and the answer
 /// lost (RFC 9112 §9.6).
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// How much of what such a client still sends is read.
-const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// How much of a client's connection is buffered, in each direction: more than
 /// the largest head, and enough for a system call to be worth it.
@@ -103,7 +103,9 @@ async fn converse<N: Net>(
     ahead: Vec<u8>,
     address: SocketAddr,
 ) -> Option<Parked<N::Stream>> {
-    let client = Rc::new(Client::new(address, parked.has_asked, &worker.shared.trusted_proxies));
+    let since = parked.since;
+    let client =
+        Rc::new(Client::new(address, parked.has_asked, since, &worker.shared.trusted_proxies));
     let timeouts = worker.shared.timeouts;
     let guard = Guard::new(parked.stream, ahead, client.clone(), timeouts);
     let guard = Rc::new(RefCell::new(guard));
@@ -147,8 +149,8 @@ async fn converse<N: Net>(
             }
             if client.must_reset.get() {
                 worker.net.reset_on_close(&stream);
-            } else if let Some(reason) = refused {
-                log_refusal(worker, &client, reason);
+            } else if let Some((reason, began)) = refused {
+                log_refusal(worker, &client, reason, began);
                 let _ = timeout(timeouts.body, refuse(&mut stream, reason)).await;
             } else if unread {
                 let _ = timeout(LINGER, linger(&mut stream)).await;
@@ -184,7 +186,7 @@ pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     stream.shutdown().await?;
     let mut left = LINGER_BYTES;
-    let mut scratch = [0; 1024];
+    let mut scratch = [0; 4096];
     while left > 0 {
         match stream.read(&mut scratch).await? {
             0 => return Ok(()),

@@ -40,6 +40,7 @@ pub(super) async fn attempt<N: Net>(
     // On a kept connection the request goes out at once.
     let sent = if reused { began } else { Instant::now() };
     exchange.connected(server, (!reused).then_some(sent));
+    let used = connection.used;
     let Connection { wire, timer, .. } = &mut *connection;
     let host = outbound.without_host.then_some(&server.pool.upstream.host);
     wire.begin(&outbound.head, host, outbound.body.attempt());
@@ -52,7 +53,12 @@ pub(super) async fn attempt<N: Net>(
             Err(Failure::BadAnswer { reused })
         }
         Ok(head) => Ok((head, Lease { connection, pool: pool.clone() })),
-        Err(error) => Err(classify(&error, reused)),
+        Err(error) => {
+            if reused && !matches!(error, WireError::Client) {
+                pool.died(began.saturating_duration_since(used), began);
+            }
+            Err(classify(&error, reused))
+        }
     }
 }
 

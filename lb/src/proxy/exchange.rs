@@ -48,8 +48,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client at `address`; `has_asked` if its connection was parked.
-    pub fn new(address: SocketAddr, has_asked: bool, trusted_proxies: &[IpNet]) -> Self {
+    /// The client at `address`, idle since `since`; `has_asked` if it has sent
+    /// a request before.
+    pub fn new(
+        address: SocketAddr,
+        has_asked: bool,
+        since: Instant,
+        trusted_proxies: &[IpNet],
+    ) -> Self {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let trusted = trusted_proxies.iter().any(|net| net.contains(&address.ip()));
         let text = address.ip().to_string();
@@ -64,7 +70,7 @@ impl Client {
             has_asked: Cell::new(has_asked),
             active: Cell::default(),
             reader: Cell::default(),
-            idle_since: Cell::new(Instant::now()),
+            idle_since: Cell::new(since),
         }
     }
 }
@@ -231,7 +237,8 @@ impl<N: Net> Drop for Exchange<N> {
 }
 
 /// Logs an answer to a client whose request never became one.
-pub fn log_refusal<N: Net>(worker: &Worker<N>, client: &Client, reason: Reason) {
+/// It was waited for since `began`.
+pub fn log_refusal<N: Net>(worker: &Worker<N>, client: &Client, reason: Reason, began: Instant) {
     let now = Instant::now();
     worker.log.request(&Entry {
         client: &client.text,
@@ -244,7 +251,7 @@ pub fn log_refusal<N: Net>(worker: &Worker<N>, client: &Client, reason: Reason) 
         server: None,
         failed: &[],
         bytes: 0,
-        began: now,
+        began,
         connected: None,
         answered: None,
         ended: now,

@@ -28,7 +28,7 @@ use crate::{
         REASON, REQUEST_ID, is_idempotent, prepare_request, prepare_response, upgrade_offer,
     },
     net::Net,
-    upstream::{KEPT_BYTES, RequestBody, Reuse, Target},
+    upstream::{RequestBody, Reuse, Target},
     worker::Worker,
 };
 
@@ -89,7 +89,7 @@ async fn answer<N: Net>(
     let offers = upgrade_offer(&head).filter(|_| body.is_end_stream());
     let prepared = prepare_request(&mut head, exchange.origin());
     if let Err(reason) = prepared.and_then(|()| check_length(&body, max_body)) {
-        return (own_answer(&worker, exchange, reason, is_long(&body)), None);
+        return (own_answer(&worker, exchange, reason, !body.is_end_stream()), None);
     }
     exchange.set_id(request_id(&worker, &mut head.headers));
     let upgrades = offers.is_some();
@@ -98,7 +98,7 @@ async fn answer<N: Net>(
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     let Some(first) = worker.pick(&head.headers, exchange.client_ip()) else {
-        return (own_answer(&worker, exchange, Reason::NoServer, is_long(&body)), None);
+        return (own_answer(&worker, exchange, Reason::NoServer, !body.is_end_stream()), None);
     };
     let without_host = !head.headers.contains_key(header::HOST);
     let body = RequestBody::new(body, max_body, exchange.attempt_began());
@@ -123,7 +123,7 @@ async fn answer<N: Net>(
             (relay(exchange, answered, outbound.body, patience), None)
         }
         Err(reason) => {
-            let unread = !outbound.body.is_over() && !outbound.body.is_short();
+            let unread = !outbound.body.is_over();
             (own_answer(&worker, exchange, reason, unread), None)
         }
     }
@@ -163,20 +163,23 @@ async fn forward<N: Net>(
     let mut spare = None;
     let failure = loop {
         let failure = match attempt::attempt(worker, exchange, outbound, &server, fresh).await {
-            Ok(answered) => {
+            Ok(mut answered) => {
                 let status = answered.0.status.as_u16();
                 if !outbound.is_repeatable() || !worker.shared.retry_status.contains(status) {
                     return Ok(answered);
                 }
+                // The request's body is for the next.
+                answered.1.connection.wire.stop_upload();
                 spare = Some((server.clone(), answered));
                 Failure::RetriedStatus(status)
             }
             Err(failure) => failure,
         };
-        exchange.attempt_failed(&server, failure);
+        // The client's doing is no failure of the server.
         if let Some(reason) = outbound.body.failure() {
             return Err(reason);
         }
+        exchange.attempt_failed(&server, failure);
         if !outbound.body.is_whole() {
             break failure;
         }
@@ -235,6 +238,7 @@ fn relay<N: Net>(
     if let Some(kept) = prepare_response(&mut head.headers) {
         lease.connection.idle_limit = lease.connection.idle_limit.min(kept);
     }
+    lease.connection.wire.detach_upload();
     if head.status.as_u16() >= 400 && !request.is_over() {
         // The server has seen enough: the rest of the body will not be read.
         head.headers.insert(header::CONNECTION, CLOSE);
@@ -245,11 +249,6 @@ fn relay<N: Net>(
 }
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-
-/// Whether more of a body is to come than is worth reading to its end in vain.
-fn is_long(body: &Incoming) -> bool {
-    body.size_hint().exact().is_none_or(|length| length > KEPT_BYTES as u64)
-}
 
 /// One of `lb`'s own answers: a sentence, and the reason code in `X-LB-Reason`.
 /// With `unread` of the request the connection cannot carry another.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::error::Reason;
 
 /// How much of a body is kept, so that a failed attempt can be repeated.
-pub const KEPT_BYTES: usize = 64 * 1024;
+const KEPT_BYTES: usize = 64 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

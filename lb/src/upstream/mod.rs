@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use crate::config::{Authority, Server};
 
-pub use body::{AttemptBody, KEPT_BYTES, RequestBody};
+pub use body::{AttemptBody, RequestBody};
 pub use connect::{ConnectError, Connection, connect, connect_any};
 pub use governor::Governor;
 pub use http1::{Wire, WireError};

@@ -31,6 +31,9 @@ pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(4);
 /// that was in use this recently.
 const FRESH_LIMIT: Duration = Duration::from_secs(1);
 
+/// For how long a server is distrusted that has closed a connection sooner.
+const DISTRUST: Duration = Duration::from_secs(10);
+
 /// Which kept connections are good enough for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
@@ -48,10 +51,14 @@ pub struct Pool<N: Net> {
     pub upstream: Arc<Upstream>,
     in_flight: Arc<InFlight>,
     net: N,
+    #[allow(clippy::vec_box, reason = "connections come and go as pointers")]
     idle: RefCell<Vec<Box<Connection<N::Stream>>>>,
     returned: Notify,
     /// Requests that wait for a connection.
     waiting: Cell<usize>,
+    /// Until when no recent connection is trusted with what must not be lost:
+    /// this server has closed one shortly after use, without notice.
+    distrusted: Cell<Option<Instant>>,
 }
 
 impl<N: Net> Pool<N> {
@@ -65,11 +72,18 @@ impl<N: Net> Pool<N> {
         if reuse == Reuse::Never {
             return None;
         }
+        if reuse == Reuse::Recent && self.distrusted.get().is_some_and(|until| now < until) {
+            return None;
+        }
         let mut idle = self.idle.borrow_mut();
         while let Some(connection) = idle.pop() {
             let age = now.saturating_duration_since(connection.used);
             let too_old = connection.epoch < epoch || age >= connection.idle_limit;
-            if too_old || self.has_ended(&connection) {
+            if too_old {
+                continue;
+            }
+            if self.has_ended(&connection) {
+                self.died(age, now);
                 continue;
             }
             if reuse == Reuse::Any {
@@ -80,11 +94,19 @@ impl<N: Net> Pool<N> {
                 idle.push(connection);
                 return None;
             }
-            if self.net.is_quiet(connection.wire.stream()) {
+            if self.net.is_quiet(&connection.wire.stream()) {
                 return Some(connection);
             }
+            self.died(age, now);
         }
         None
+    }
+
+    /// A kept connection has ended, `age` after it was last in use.
+    pub fn died(&self, age: Duration, now: Instant) {
+        if age < FRESH_LIMIT {
+            self.distrusted.set(Some(now + DISTRUST));
+        }
     }
 
     /// Takes a connection back that may carry another request; it was in use
@@ -112,7 +134,7 @@ impl<N: Net> Pool<N> {
     /// would pass for the next answer, as far as the event loop knows.
     fn has_ended(&self, connection: &Connection<N::Stream>) -> bool {
         let stream = connection.wire.stream();
-        self.net.has_news(stream) && !self.net.is_quiet(stream)
+        self.net.has_news(&stream) && !self.net.is_quiet(&stream)
     }
 
     fn close_idle(&self, now: Instant) {
@@ -218,6 +240,7 @@ impl<N: Net> Pools<N> {
                 idle: RefCell::default(),
                 returned: Notify::new(),
                 waiting: Cell::default(),
+                distrusted: Cell::default(),
             })
         };
         let pool = pools.entry(member.id).or_insert_with(new).clone();

@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use httparse::ParserConfig;
 use hyper::{
     HeaderMap, Method, Response, StatusCode, Version,
+    ext::ReasonPhrase,
     header::{self, HeaderName, HeaderValue},
     http::response,
 };
@@ -37,14 +38,19 @@ pub(super) fn parse(ahead: &mut BytesMut, method: &Method) -> Result<Option<Answ
     let (Ok(httparse::Status::Complete(_)), Some(code)) = (status, parsed.code) else {
         return Err(WireError::Garbage("the head cannot be parsed"));
     };
-    let headers = collect(parsed.headers, &bytes)?;
+    let mut headers = collect(parsed.headers, &bytes)?;
     let minor = parsed.version;
     let status = StatusCode::from_u16(code)
         .map_err(|_| WireError::Garbage("the status is not between 100 and 999"))?;
-    let incoming = incoming(&headers, status, method, minor == Some(0))?;
+    let incoming = incoming(&mut headers, status, method, minor == Some(0))?;
     let keep = keeps(&headers, minor == Some(0)) && !matches!(incoming, Incoming::UntilClose);
     let (mut head, ()) = Response::new(()).into_parts();
     head.status = status;
+    if let Some(phrase) = parsed.reason.filter(|phrase| status.canonical_reason() != Some(phrase))
+        && let Ok(phrase) = ReasonPhrase::try_from(phrase.as_bytes())
+    {
+        head.extensions.insert(phrase);
+    }
     head.version = if minor == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     head.headers = headers;
     Ok(Some(Answer { head, incoming, keep }))
@@ -67,13 +73,14 @@ pub(super) fn collect(
     Ok(headers)
 }
 
-/// How the body is framed (RFC 9112 §6.3).
+/// How the body is framed (RFC 9112 §6.3). Of equal lengths one is left.
 fn incoming(
-    headers: &HeaderMap,
+    headers: &mut HeaderMap,
     status: StatusCode,
     method: &Method,
     http10: bool,
 ) -> Result<Incoming, WireError> {
+    let length = length(headers)?;
     let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
     if *method == Method::HEAD || status.is_informational() || bodiless.contains(&status) {
         return Ok(Incoming::Over);
@@ -87,17 +94,31 @@ fn incoming(
             false => Err(WireError::Garbage("the transfer coding is not chunked")),
         };
     }
+    Ok(match length {
+        None => Incoming::UntilClose,
+        Some(0) => Incoming::Over,
+        Some(length) => Incoming::Length(length),
+    })
+}
+
+/// The length that the head says, once.
+fn length(headers: &mut HeaderMap) -> Result<Option<u64>, WireError> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(first) = lengths.next() else { return Ok(Incoming::UntilClose) };
-    let length = length(first).ok_or(WireError::Garbage("the length is not a number"))?;
-    if lengths.any(|other| other != first) {
+    let Some(first) = lengths.next().cloned() else { return Ok(None) };
+    let length = number(&first).ok_or(WireError::Garbage("the length is not a number"))?;
+    let (others, equal) =
+        lengths.fold((0, true), |(n, equal), other| (n + 1, equal && *other == first));
+    if !equal {
         return Err(WireError::Garbage("two lengths that differ"));
     }
-    Ok(if length == 0 { Incoming::Over } else { Incoming::Length(length) })
+    if others > 0 {
+        headers.insert(header::CONTENT_LENGTH, first);
+    }
+    Ok(Some(length))
 }
 
 /// Digits alone: no sign, no spaces.
-fn length(value: &HeaderValue) -> Option<u64> {
+fn number(value: &HeaderValue) -> Option<u64> {
     let text = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
     text.parse().ok()
 }

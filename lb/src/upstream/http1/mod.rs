@@ -1,8 +1,8 @@
 //! HTTP/1.1 as a client of a server: one request and its answer at a time.
 //!
 //! Owns a connection's bytes in both directions and what they mean. Lives in
-//! the task of the request, without a task, a channel or a buffer of its own,
-//! and knows exactly whether any byte of a request was written: what may be
+//! the task of the request, without a task, a channel or a buffer of its own
+//! (but for a request that outlasts the beginning of its answer), and knows exactly whether any byte of a request was written: what may be
 //! sent again depends on it. Strict: what is not HTTP is an error, never
 //! repaired.
 
@@ -11,10 +11,11 @@ mod chunked;
 mod upload;
 
 use std::{
-    cell::RefCell,
-    future::Future,
+    cell::{Ref, RefCell},
+    future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -22,10 +23,14 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use hyper::{Method, header::HeaderValue, http::request, http::response};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    task::AbortHandle,
+};
 
 use self::{answer::Answer, chunked::Step, upload::Upload};
 use super::AttemptBody;
+use crate::net::SharedStream;
 
 /// The largest head of an answer.
 const HEAD_LIMIT: usize = 256 * 1024;
@@ -57,8 +62,11 @@ pub enum WireError {
 /// The bytes between `lb` and a server.
 #[derive(Debug)]
 pub struct Wire<S> {
-    stream: S,
+    /// Shared with the task of a detached upload.
+    stream: Rc<RefCell<S>>,
     upload: Upload,
+    /// A request that goes on in a task of its own, as its answer has begun.
+    detached: Option<Detached>,
     /// Read, and not yet understood.
     ahead: BytesMut,
     incoming: Incoming,
@@ -80,16 +88,57 @@ enum Incoming {
     Over,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+/// A task that ends with its connection.
+#[derive(Debug)]
+struct Detached(AbortHandle);
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
     /// A connection that has carried nothing yet.
     pub fn new(stream: S) -> Self {
-        let (upload, ahead) = (Upload::default(), BytesMut::new());
-        Wire { stream, upload, ahead, incoming: Incoming::Over, keep: true }
+        Wire {
+            stream: Rc::new(RefCell::new(stream)),
+            upload: Upload::default(),
+            detached: None,
+            ahead: BytesMut::new(),
+            incoming: Incoming::Over,
+            keep: true,
+        }
     }
 
     /// The socket, for a look at its state.
-    pub fn stream(&self) -> &S {
-        &self.stream
+    pub fn stream(&self) -> Ref<'_, S> {
+        self.stream.borrow()
+    }
+
+    /// Sends no more of the request; the connection carries no other.
+    pub fn stop_upload(&mut self) {
+        self.upload.stop();
+    }
+
+    /// Lets the rest of the request go on by itself, for as long as the
+    /// connection lives: its answer has begun, and a client that does not read
+    /// it must not hold up what it sends.
+    pub fn detach_upload(&mut self) {
+        if self.upload.is_over() {
+            return;
+        }
+        let (mut upload, stream) = (std::mem::take(&mut self.upload), self.stream.clone());
+        let task = tokio::task::spawn_local(async move {
+            let sent = poll_fn(|cx| upload.poll(cx, &mut *stream.borrow_mut())).await;
+            if let Err(WireError::Client) = sent {
+                // The server shall not wait for the rest.
+                let end =
+                    |cx: &mut Context<'_>| Pin::new(&mut *stream.borrow_mut()).poll_shutdown(cx);
+                let _ = poll_fn(end).await;
+            }
+        });
+        self.detached = Some(Detached(task.abort_handle()));
     }
 
     /// Prepares a request; `host` is said if the head says none.
@@ -101,7 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Whether it may carry another request: both messages are over, and
     /// nothing was sent that nobody asked for.
     pub fn is_reusable(&self) -> bool {
-        self.is_over() && self.upload.is_over() && self.keep && self.ahead.is_empty()
+        let sent = self.upload.is_over() && self.detached.is_none();
+        self.is_over() && sent && self.keep && self.ahead.is_empty()
     }
 
     /// Sends the request and reads the answer's head; `scratch` is room for
@@ -128,8 +178,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             let mut scratch = scratch.borrow_mut();
             let mut read = ReadBuf::new(&mut scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))
-                .map_err(WireError::Broken)?;
+            let polled = Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut read);
+            ready!(polled).map_err(WireError::Broken)?;
             if read.filled().is_empty() {
                 return Poll::Ready(Err(WireError::Broken(io::ErrorKind::UnexpectedEof.into())));
             }
@@ -140,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Goes on with the request; an error of the server's side shows in the
     /// answer, or in its absence.
     fn send(&mut self, cx: &mut Context<'_>) -> Result<(), WireError> {
-        match self.upload.poll(cx, &mut self.stream) {
+        match self.upload.poll(cx, &mut *self.stream.borrow_mut()) {
             Poll::Ready(Err(WireError::Broken(_))) | Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
             Poll::Ready(Err(error)) => Err(error),
         }
@@ -182,7 +232,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
-        self.send(cx)?;
         loop {
             match self.next_frame()? {
                 Step::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
@@ -229,12 +278,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             _ => READ_BYTES,
         };
         self.ahead.reserve(room + SPARE_BYTES);
-        let read = pin!(self.stream.read_buf(&mut self.ahead));
+        let mut stream = self.stream.borrow_mut();
+        let read = pin!(stream.read_buf(&mut self.ahead));
         read.poll(cx).map_err(WireError::Broken)
     }
 
     /// The socket, and what was read behind the last message.
-    pub fn into_parts(self) -> (S, BytesMut) {
-        (self.stream, self.ahead)
+    pub fn into_parts(self) -> (SharedStream<S>, BytesMut) {
+        (SharedStream(self.stream), self.ahead)
     }
 }

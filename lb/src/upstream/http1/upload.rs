@@ -33,6 +33,8 @@ pub(super) struct Upload {
     piece: Bytes,
     body: Option<AttemptBody>,
     chunked: bool,
+    /// Whether the body has been asked for its beginning.
+    primed: bool,
     /// Whether any byte has been written.
     begun: bool,
     /// Whether the server takes no more.
@@ -53,8 +55,16 @@ impl Upload {
         self.at = 0;
         self.piece = Bytes::new();
         self.body = (!body.is_end_stream()).then_some(body);
+        self.primed = false;
         self.begun = false;
         self.broken = false;
+    }
+
+    /// Sends no more of it.
+    pub(super) fn stop(&mut self) {
+        self.body = None;
+        self.piece = Bytes::new();
+        self.broken = true;
     }
 
     /// Whether all of it has been written.
@@ -72,7 +82,9 @@ impl Upload {
             return Poll::Ready(Ok(()));
         }
         // The beginning of a body that is kept goes out with the head.
-        if !self.begun && self.body.as_ref().is_some_and(AttemptBody::is_kept) {
+        if !std::mem::replace(&mut self.primed, true)
+            && self.body.as_ref().is_some_and(AttemptBody::is_kept)
+        {
             let _ = self.poll_piece(cx)?;
         }
         loop {
@@ -207,17 +219,28 @@ fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether a field may stand behind the body: not one that says how to read
-/// the message (RFC 9110 §6.5.1).
+/// Whether a field may stand behind the body: none that says how to read or
+/// route the message, who sent it or what it may (RFC 9110 §6.5.1). A server
+/// may merge trailers into the head, where such a field has been checked.
 fn may_trail(name: &HeaderName) -> bool {
-    let framing = [
-        header::CONTENT_LENGTH,
+    const PREFIXES: [&str; 6] = ["content-", "x-forwarded", "proxy-", "if-", "x-lb-", "http2-"];
+    let forbidden = [
         header::TRANSFER_ENCODING,
         header::HOST,
         header::CONNECTION,
         header::TRAILER,
         header::TE,
         header::UPGRADE,
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::EXPECT,
+        header::RANGE,
+        header::CACHE_CONTROL,
+        header::MAX_FORWARDS,
+        header::FORWARDED,
     ];
-    !framing.contains(name)
+    let text = name.as_str();
+    !forbidden.contains(name)
+        && !PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+        && !matches!(text, "keep-alive" | "x-request-id" | "x-real-ip")
 }
