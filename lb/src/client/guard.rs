@@ -185,6 +185,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     /// While a request is being answered: nothing is handed over, but the end
     /// of the connection.
     fn poll_end(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Empty lines are nothing: the end may still follow them.
+        let empty = leading_empty(&self.ahead);
+        self.ahead.drain(..empty);
         while self.ahead.is_empty() {
             let before = buf.filled().len();
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
@@ -192,7 +195,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             if read.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            // Empty lines are nothing: the end may still follow them.
             self.ahead.extend_from_slice(&read[leading_empty(read)..]);
             buf.set_filled(before);
         }

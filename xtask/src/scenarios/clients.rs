@@ -3,13 +3,31 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use testbed::{body::pattern, log::EventKind};
+use testbed::{
+    body::pattern,
+    fault::Fault,
+    log::{Event, EventKind},
+};
 use tokio::time::sleep;
 
 use super::{raw::Raw, scenario};
 use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario!(
+        48,
+        "clients",
+        slow_pipeliner,
+        Events,
+        "a request sent ahead is answered when a stuck answer before it has been read"
+    ),
+    scenario!(
+        33,
+        "clients",
+        gone_behind_an_empty_line,
+        Events,
+        "an empty line behind a request does not hide that the client has gone"
+    ),
     scenario!(
         48,
         "clients",
@@ -235,4 +253,40 @@ async fn pause_in_a_head(w: &mut World) -> Result<()> {
         ensure!(answer.field("x-backend") == server, "cut at {cut}: {:?}", answer.text);
     }
     expect_whole_methods(w)
+}
+
+async fn slow_pipeliner(w: &mut World) -> Result<()> {
+    const LARGE: u64 = 32 << 20;
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.arm(Fault::Flood(LARGE), 1);
+    let mut raw = Raw::connect(w).await?;
+    raw.write(GET).await?;
+    raw.write(GET).await?;
+    let stuck = |event: &Event| event.kind.to_string().contains("stuck");
+    w.log.wait("the first answer to be stuck", stuck).await?;
+    let first = raw.answer("GET").await?;
+    ensure!(first.body.len() as u64 == LARGE, "got {} bytes", first.body.len());
+    let second = raw.answer("GET").await?;
+    ensure!(second.body == b"Hello From A\n", "got {:?}", second.text);
+    Ok(())
+}
+
+async fn gone_behind_an_empty_line(w: &mut World) -> Result<()> {
+    w.expect_no_change();
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    for lines in ["", "\r\n", "\r\n\n\r\n"] {
+        a.arm(Fault::Park, 1);
+        let mark = w.log.len();
+        let mut raw = Raw::connect(w).await?;
+        raw.write(format!("{GET}{lines}")).await?;
+        let arrived = |event: &Event| matches!(event.kind, EventKind::Received { .. });
+        w.log.wait_from(mark, "the request", arrived).await?;
+        drop(raw);
+        let closed = |event: &Event| matches!(event.kind, EventKind::Closed { .. });
+        w.log.wait_from(mark, "the server's side to be closed", closed).await?;
+        w.lb()?.prints(mark, "status=499").await?;
+    }
+    Ok(())
 }

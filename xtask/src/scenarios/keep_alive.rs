@@ -19,6 +19,13 @@ use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
+        47,
+        "keep_alive",
+        closes_without_notice,
+        Events,
+        "a server that closes each connection without notice costs one POST at most, not each"
+    ),
+    scenario!(
         46,
         "keep_alive",
         idle_close_then_request,
@@ -290,5 +297,20 @@ async fn server_says_how_long(w: &mut World) -> Result<()> {
         let same = connection_since(w, mark)? == first;
         ensure!(same == kept, "{said}: used again {same}, expected {kept}");
     }
+    Ok(())
+}
+
+async fn closes_without_notice(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::CloseWhenNext);
+    let mut client = w.client("c")?;
+    let mut lost = 0;
+    for _ in 0..50 {
+        ensure!(client.get("/").await?.status == 200, "a GET failed");
+        lost += u32::from(client.post("/", b"once".to_vec()).await?.status != 200);
+    }
+    ensure!(lost <= 1, "{lost} of 50 POSTs were lost");
     Ok(())
 }

@@ -18,6 +18,13 @@ use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
+        60,
+        "streaming",
+        best_answer_to_half_a_request,
+        Events,
+        "the last real answer stays whole when the request's end has not come yet"
+    ),
+    scenario!(
         58,
         "streaming",
         download,
@@ -263,6 +270,22 @@ async fn informational(w: &mut World) -> Result<()> {
             ensure!(reply.status == 200 && !reply.backend().is_empty(), "{status}: {reply:?}");
             ensure!(reply.interim.is_empty(), "{status} was relayed: {:?}", reply.interim);
         }
+    }
+    Ok(())
+}
+
+async fn best_answer_to_half_a_request(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a, b] = w.backends(["A", "B"]).await?;
+    w.balance(&["--retry-status", "413"]).await?;
+    for _ in 0..4 {
+        a.arm(Fault::EarlyAnswer, 1);
+        b.arm(Fault::ResetAfterHead, 1);
+        let mut raw = Raw::connect(w).await?;
+        raw.write("PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhalf.").await?;
+        let answer = raw.answer("PUT").await?;
+        ensure!(answer.text.starts_with("HTTP/1.1 413 "), "got {:?}", answer.text);
+        ensure!(answer.body == b"Hello From A\n", "got {:?}", answer.body);
     }
     Ok(())
 }
