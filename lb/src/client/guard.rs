@@ -366,3 +366,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::Ipv4Addr,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::{Wake, Waker},
+    };
+
+    use tokio::io::{AsyncReadExt, duplex};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// hyper asks for the next head while the answer before is stuck, and asks
+    /// nobody afterwards: it must be woken when the answer is written.
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_answer_wakes_who_waits_for_the_next_head() {
+        let (ours, mut theirs) = duplex(4);
+        let now = Instant::now();
+        let client = Rc::new(Client::new((Ipv4Addr::LOCALHOST, 1).into(), true, now, &[]));
+        let mut guard = Guard::new(ours, b"GET /".to_vec(), client, Timeouts::default());
+        let mut writer = Context::from_waker(Waker::noop());
+        let write = |guard: &mut Guard<_>, cx: &mut Context<'_>| {
+            Pin::new(guard).poll_write(cx, b"answer").map(|written| written.ok())
+        };
+        assert_eq!(write(&mut guard, &mut writer), Poll::Ready(Some(4)));
+        assert_eq!(write(&mut guard, &mut writer), Poll::Pending);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let mut room = [0; 64];
+        let mut buf = ReadBuf::new(&mut room);
+        let mut reader = Context::from_waker(&waker);
+        assert!(Pin::new(&mut guard).poll_read(&mut reader, &mut buf).is_pending());
+        theirs.read_exact(&mut [0; 4]).await.unwrap();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+        assert_eq!(write(&mut guard, &mut writer), Poll::Ready(Some(4)));
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    }
+}
