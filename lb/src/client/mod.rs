@@ -1,7 +1,7 @@
 //! One client's connection, from its first byte to its end.
 //!
 //! A connection that is asked for something is driven by hyper behind a
-//! [`guard`]; one that is not is *parked*: all that is left of it is its socket
+//! `guard`; one that is not is *parked*: all that is left of it is its socket
 //! and a timer. Owns no request: that is [`proxy`](crate::proxy)'s.
 
 mod guard;
