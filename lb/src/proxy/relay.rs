@@ -55,10 +55,11 @@ pub struct Relay<N: Net> {
 
 /// A connection in use, and where it belongs.
 pub struct Lease<N: Net> {
+    /// Its pool, and the request that the server has in flight: given back
+    /// before the connection is closed.
+    pub pool: Claim<N>,
     /// The connection.
     pub connection: Box<Connection<N::Stream>>,
-    /// Its pool, and the request that the server has in flight.
-    pub pool: Claim<N>,
 }
 
 impl<N: Net> Relay<N> {

@@ -91,8 +91,9 @@ async fn released_at_the_end(w: &mut World) -> Result<()> {
     w.expect_sequence(&mut client, "ABAB").await
 }
 
-/// One request of a client that goes away once `backend` has it, and the
-/// connection that it came on is closed.
+/// One request of a client that goes away once `backend` has it. The connection
+/// that it came on is closed, and the balancer says that it is over: its place is
+/// given back by then, but not when the close is seen at the other end.
 async fn abort(w: &mut World, backend: &Backend) -> Result<()> {
     let mark = w.log.len();
     let mut client = w.client("aborting")?;
@@ -103,6 +104,7 @@ async fn abort(w: &mut World, backend: &Backend) -> Result<()> {
     let EventKind::Received { connection: its, .. } = arrived.kind else { return Ok(()) };
     let closed = |event: &Event| matches!(&event.kind, EventKind::Closed { backend: name, connection } if **name == *backend.name() && *connection == its);
     w.log.wait_from(mark, "its connection to be closed", closed).await?;
+    w.lb()?.prints(mark, " end=client_gone").await?;
     Ok(())
 }
 
