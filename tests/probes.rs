@@ -14,9 +14,9 @@ use std::{
 };
 
 use lb::{
-    balance::{Algorithm, ServerId, Thresholds, WhenAllDown},
+    balance::{ServerId, Thresholds},
     cluster::LiveCluster,
-    config::{HealthCheck, Server},
+    config::{HealthCheck, Server, Settings},
     health::Prober,
     net::Net,
     upstream::Upstream,
@@ -162,15 +162,14 @@ async fn play(case: Case) -> (Duration, Duration) {
     let health =
         HealthCheck { period: PERIOD, timeout: TIMEOUT, thresholds, ..HealthCheck::default() };
     let authority = "127.0.0.1:1".parse().unwrap();
-    let servers = [Server { name: "one".into(), authority, weight: 1, health: health.clone() }];
-    let cluster = Arc::new(LiveCluster::new(&servers, Algorithm::RoundRobin, WhenAllDown::Refuse));
-    let one = cluster.servers().remove(0);
+    let server = Server { name: "one".into(), authority, weight: 1, health, wanted: None };
+    let cluster = Arc::new(LiveCluster::new());
+    let one = cluster.arrange(&[server], &Settings::default(), "start").joined.remove(0);
     let prober = Prober {
         net: net.clone(),
         cluster: cluster.clone(),
         id: one.0,
         upstream: one.1.clone(),
-        check: health,
         phase: f64::from(case.phase) / 100.0,
     };
     tokio::task::spawn_local(prober.run());

@@ -147,7 +147,7 @@ impl AccessLog {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the one place that tells the time of day")]
-fn wall_clock() -> SystemTime {
+pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
@@ -169,13 +169,13 @@ fn write_entry(line: &mut Vec<u8>, entry: &Entry<'_>, now: Instant, wall: System
         identifier(line, id.as_bytes());
     }
     if let Some(server) = entry.server {
-        text(line, " server=", &server.name);
+        text(line, " server=", &server.name.load());
     }
     if let Some(reason) = entry.reason {
         text(line, " reason=", reason.code());
     }
     for (index, attempt) in entry.failed.iter().enumerate() {
-        text(line, if index == 0 { " failed=" } else { "," }, &attempt.server.name);
+        text(line, if index == 0 { " failed=" } else { "," }, &attempt.server.name.load());
         line.push(b':');
         match attempt.failure {
             Failure::RetriedStatus(status) => number(line, "", status.into()),

@@ -9,8 +9,9 @@ use ipnet::IpNet;
 use crate::{
     balance::{Thresholds, WhenAllDown},
     config::{
-        Config, DEFAULT_PORT, HealthCheck, Invalid, Server, StatusSet, Timeouts, parse_count,
-        parse_duration, parse_health_path, parse_network, parse_size, reject_duplicates,
+        Config, DEFAULT_PORT, HealthCheck, Invalid, Server, Settings, StatusSet, Timeouts,
+        parse_count, parse_duration, parse_health_path, parse_network, parse_size,
+        reject_duplicates,
     },
     dealing::{Backend, Dealing},
 };
@@ -188,26 +189,30 @@ impl ListenArgs {
             authority: backend.authority,
             weight: backend.weight,
             health: health.clone(),
+            wanted: None,
         };
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         Ok(Config {
             bind: self.bind,
             port: self.port.or(self.port_alone).unwrap_or(DEFAULT_PORT),
-            servers: self.backends.into_iter().map(server).collect(),
-            dealing: self.algorithm.unwrap_or_default(),
-            retry_status: self.retry_status.unwrap_or_default(),
-            fresh_posts: self.fresh_posts,
-            when_all_down: match self.when_all_down {
-                WhenAllDownArg::Refuse => WhenAllDown::Refuse,
-                WhenAllDownArg::TryAnyway => WhenAllDown::TryAnyway,
-            },
             workers: self.workers.map_or_else(cores, usize::from),
-            timeouts: self.limits.timeouts(),
             max_connections: self.limits.max_connections,
             descriptors: usize::MAX,
-            max_body: self.limits.max_body,
-            trusted_proxies: self.limits.trusted_proxies,
-            debug: self.debug,
+            servers: self.backends.into_iter().map(server).collect(),
+            health: health.clone(),
+            settings: Settings {
+                dealing: self.algorithm.unwrap_or_default(),
+                when_all_down: match self.when_all_down {
+                    WhenAllDownArg::Refuse => WhenAllDown::Refuse,
+                    WhenAllDownArg::TryAnyway => WhenAllDown::TryAnyway,
+                },
+                retry_status: self.retry_status.unwrap_or_default(),
+                fresh_posts: self.fresh_posts,
+                max_body: self.limits.max_body,
+                timeouts: self.limits.timeouts(),
+                trusted_proxies: self.limits.trusted_proxies,
+                debug: self.debug,
+            },
         })
     }
 }

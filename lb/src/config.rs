@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::{
-    balance::{Thresholds, WhenAllDown},
+    balance::{Thresholds, Wanted, WhenAllDown},
     dealing::Dealing,
 };
 
@@ -31,18 +31,6 @@ pub struct Config {
     pub bind: Option<IpAddr>,
     /// The port to listen on; 0 means any free one.
     pub port: u16,
-    /// The servers, in configuration order.
-    pub servers: Vec<Server>,
-    /// How requests are dealt to them. Default in turn.
-    pub dealing: Dealing,
-    /// Answers with these statuses are retried on another server if the
-    /// request is idempotent. Default none: a server's 5xx is passed on.
-    pub retry_status: StatusSet,
-    /// Requests that must not be executed twice go out on fresh connections
-    /// only. Default false: also on one that was in use within the last second.
-    pub fresh_posts: bool,
-    /// What to do with a request when no server is healthy.
-    pub when_all_down: WhenAllDown,
     /// Worker threads.
     pub workers: usize,
     /// Client connections at one time, at most; one more waits for a second,
@@ -51,6 +39,28 @@ pub struct Config {
     /// How many connections this process has descriptors for; what is more
     /// waits in the kernel's queue.
     pub descriptors: usize,
+    /// The servers, in configuration order.
+    pub servers: Vec<Server>,
+    /// How the health of a server is checked that says nothing else.
+    pub health: HealthCheck,
+    /// What holds for each request.
+    pub settings: Settings,
+}
+
+/// What holds for each request, from its beginning to its end: a change while
+/// `lb` runs counts for the requests that begin after it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// How requests are dealt to the servers. Default in turn.
+    pub dealing: Dealing,
+    /// What to do with a request when no server is healthy.
+    pub when_all_down: WhenAllDown,
+    /// Answers with these statuses are retried on another server if the
+    /// request is idempotent. Default none: a server's 5xx is passed on.
+    pub retry_status: StatusSet,
+    /// Requests that must not be executed twice go out on fresh connections
+    /// only. Default false: also on one that was in use within the last second.
+    pub fresh_posts: bool,
     /// The largest request body, in bytes (413). Default none: any size.
     pub max_body: Option<u64>,
     /// Whose forwarded fields are believed. Default nobody's.
@@ -59,6 +69,40 @@ pub struct Config {
     pub debug: bool,
     /// How long things may take.
     pub timeouts: Timeouts,
+}
+
+impl Config {
+    /// What differs of what only holds from the start on.
+    pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
+        let differences = [
+            ("the address to listen on", (self.bind, self.port) != (other.bind, other.port)),
+            ("the number of workers", self.workers != other.workers),
+            ("the limit of connections", self.max_connections != other.max_connections),
+        ];
+        named(differences)
+    }
+}
+
+impl Settings {
+    /// What differs, by name.
+    pub fn differences(&self, other: &Settings) -> Vec<&'static str> {
+        let Settings { dealing, when_all_down, retry_status, fresh_posts, .. } = self;
+        let differences = [
+            ("algorithm", *dealing != other.dealing),
+            ("when_all_down", *when_all_down != other.when_all_down),
+            ("retry_status", *retry_status != other.retry_status),
+            ("fresh_posts", *fresh_posts != other.fresh_posts),
+            ("max_body", self.max_body != other.max_body),
+            ("trusted_proxies", self.trusted_proxies != other.trusted_proxies),
+            ("debug", self.debug != other.debug),
+            ("timeouts", self.timeouts != other.timeouts),
+        ];
+        named(differences)
+    }
+}
+
+fn named<const N: usize>(differences: [(&'static str, bool); N]) -> Vec<&'static str> {
+    differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
 /// How long things may take.
@@ -106,6 +150,9 @@ pub struct Server {
     pub weight: u32,
     /// How it is probed.
     pub health: HealthCheck,
+    /// What the operator wants of it; `None` is whatever was wanted so far,
+    /// [`Wanted::Enabled`] at first.
+    pub wanted: Option<Wanted>,
 }
 
 /// How a server's health is checked.

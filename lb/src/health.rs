@@ -42,24 +42,25 @@ pub struct Prober<N: Net> {
     pub id: ServerId,
     /// The server.
     pub upstream: Arc<Upstream>,
-    /// What to ask, how often, and what to expect.
-    pub check: HealthCheck,
     /// Which share of the spread is this server's, from 0 to 1.
     pub phase: f64,
 }
 
 impl<N: Net> Prober<N> {
-    /// Probes the server for as long as it is configured.
+    /// Probes the server for as long as it is configured, as its check says at
+    /// the time.
     ///
     /// The first probe is sent at once, the second up to a tenth of a period
     /// early, each further one exactly a period after the one before; all of
     /// them at once when the request path has a suspicion.
     pub async fn run(self) {
-        let mut period = self.check.period.mul_f64(1.0 - SPREAD * self.phase);
+        let mut shortened = 1.0 - SPREAD * self.phase;
         while let Some(epoch) = self.cluster.epoch(self.id) {
+            let check = self.upstream.check.load_full();
+            let period = check.period.mul_f64(std::mem::replace(&mut shortened, 1.0));
             let began = Instant::now();
-            let limit = began + self.check.timeout;
-            let (result, answer) = match timeout_at(limit, self.ask()).await {
+            let limit = began + check.timeout;
+            let (result, answer) = match timeout_at(limit, self.ask(&check)).await {
                 Ok(Ok(answer)) => (Ok(answer.status().as_u16()), Some(answer)),
                 Ok(Err(error)) => (Err(error), None),
                 Err(_) => (Err(io::ErrorKind::TimedOut.into()), None),
@@ -69,41 +70,44 @@ impl<N: Net> Prober<N> {
                 && !self.cluster.is_unchecked(self.id)
             {
                 // No result: this machine could not ask.
-                warn!("server={} cannot be probed: {error}", self.upstream.name);
+                warn!("server={} cannot be probed: {error}", self.upstream.name.load());
                 sleep_until(began + period.min(LOCAL_RETRY)).await;
                 continue;
             }
-            self.report(epoch, result, began.elapsed());
+            if !Arc::ptr_eq(&check, &self.upstream.check.load()) {
+                // The answer to a question that is no longer asked.
+                continue;
+            }
+            self.report(&check, epoch, result, began.elapsed());
             if let Some(answer) = answer {
                 let _ = timeout_at(limit, finish(answer)).await;
             }
             let _ = timeout_at(began + period, self.upstream.probe_now.notified()).await;
-            period = self.check.period;
         }
     }
 
-    fn report(&self, epoch: u64, result: io::Result<u16>, latency: Duration) {
+    fn report(&self, check: &HealthCheck, epoch: u64, result: io::Result<u16>, latency: Duration) {
         let (passed, detail) = match result {
-            Ok(status) => (self.check.expect.contains(status), status.to_string()),
+            Ok(status) => (check.expect.contains(status), status.to_string()),
             Err(error) => (false, error.to_string()),
         };
         self.cluster.handle_probe((self.id, &self.upstream), epoch, passed, &detail, latency);
     }
 
     /// Sends one probe on a connection of its own.
-    async fn ask(&self) -> io::Result<Response<Incoming>> {
-        let stream = self.connect().await?;
+    async fn ask(&self, check: &HealthCheck) -> io::Result<Response<Incoming>> {
+        let stream = self.connect(check.timeout).await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::task::spawn_local(async move {
             // Its errors reach the request.
             let _ = connection.await;
         });
-        sender.send_request(self.request()?).await.map_err(io::Error::other)
+        sender.send_request(self.request(check)?).await.map_err(io::Error::other)
     }
 
-    fn request(&self) -> io::Result<Request<Empty<Bytes>>> {
-        Request::get(self.check.path.as_str())
+    fn request(&self, check: &HealthCheck) -> io::Result<Request<Empty<Bytes>>> {
+        Request::get(check.path.as_str())
             .header(header::HOST, self.upstream.host.clone())
             .header(
                 header::USER_AGENT,
@@ -114,10 +118,10 @@ impl<N: Net> Prober<N> {
             .map_err(io::Error::other)
     }
 
-    async fn connect(&self) -> io::Result<N::Stream> {
+    async fn connect(&self, limit: Duration) -> io::Result<N::Stream> {
         let addresses = self.resolve().await?;
         let patience = self.upstream.governor.patience();
-        connect_any(&self.net, &addresses, patience, self.check.timeout).await
+        connect_any(&self.net, &addresses, patience, limit).await
     }
 
     /// Looks a name up anew; addresses need no looking up. While the resolver

@@ -19,6 +19,8 @@ pub mod cluster;
 pub mod dealing;
 pub mod upstream;
 
+pub mod care;
+pub mod control;
 pub mod health;
 pub mod proxy;
 

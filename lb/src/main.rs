@@ -68,7 +68,7 @@ fn run(config: Config) -> Result<()> {
     runtime.block_on(async {
         let stop = stop_signal()?;
         let log = Arc::new(AccessLog::new(stdout.clone()));
-        let ended = server::run(Tcp, config, log, stop).await;
+        let ended = server::run(Tcp, config, log, stop, async |_| {}).await;
         // A reader that has stopped reading does not keep us here.
         let _ = timeout(LAST_WORDS, async { tokio::join!(stdout.close(), stderr.close()) }).await;
         ended

@@ -42,6 +42,14 @@ pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiv
         let worker = worker.clone();
         async move { worker.pools.sweep().await }
     });
+    let cutter = tokio::task::spawn_local({
+        let (stops, mut cuts) = (stops.clone(), worker.shared.cluster.cuts());
+        async move {
+            while cuts.changed().await.is_ok() {
+                stops.wake_all();
+            }
+        }
+    });
     while let Some((accepted, address, room)) = handovers.recv().await {
         match worker.net.adopt(accepted) {
             Ok(stream) => serve(&worker, &stops, (stream, address, room)),
@@ -52,7 +60,7 @@ pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiv
         }
     }
     stops.stop(Stopping::Politely);
-    let drain = worker.shared.timeouts.drain;
+    let drain = worker.settings().timeouts.drain;
     if timeout(STOP_PATIENCE.min(drain), stops.closed(&worker.load)).await.is_err() {
         stops.stop(Stopping::Impatiently);
     }
@@ -60,6 +68,7 @@ pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiv
     let left = drain.saturating_sub(STOP_PATIENCE);
     let _ = timeout(left, stops.closed(&worker.load)).await;
     sweeper.abort();
+    cutter.abort();
     worker.pools.close_all();
 }
 
@@ -119,6 +128,10 @@ impl Stops {
 
     fn stop(&self, how: Stopping) {
         self.stopping.set(how);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         self.wakers.borrow().iter().flatten().for_each(Waker::wake_by_ref);
     }
 

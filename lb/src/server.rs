@@ -7,33 +7,30 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::join_all;
-use hyper::header::HeaderValue;
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{Notify, mpsc, oneshot},
-    task::JoinSet,
+    task::spawn_local,
 };
 use tracing::{info, warn};
 
 use crate::{
     accept::Workers,
     access_log::AccessLog,
-    cluster::LiveCluster,
+    care,
     config::Config,
-    health::Prober,
+    control::Control,
     net::Net,
     serve,
-    upstream::Reuse,
     worker::{Load, Shared, Worker},
 };
 
 /// Runs the balancer on this thread and its workers until `stop` resolves and
-/// what was in flight is finished.
+/// what was in flight is finished. `reload` says what to change on the way.
 ///
 /// # Errors
 /// It cannot listen, or a thread cannot be started.
@@ -42,12 +39,14 @@ pub async fn run<N: Net>(
     config: Config,
     log: Arc<AccessLog>,
     stop: impl Future<Output = ()>,
+    reload: impl AsyncFnOnce(Arc<Control>),
 ) -> Result<()> {
     let listeners = listen(&net, &config)?;
-    let cluster =
-        Arc::new(LiveCluster::new(&config.servers, config.dealing.algorithm, config.when_all_down));
-    let probers = start_probers(&net, &config, &cluster);
-    let (workers, finished) = start_workers(&net, &config, &cluster, &log)?;
+    let (care, charges) = mpsc::unbounded_channel();
+    let control = Arc::new(Control::new(config.clone(), care));
+    let cluster = control.cluster.clone();
+    let caretaker = spawn_local(care::run(net.clone(), cluster.clone(), charges));
+    let (workers, finished) = start_workers(&net, &config, &control, &log)?;
     tokio::pin!(stop);
     let checked = async {
         cluster.checked().await;
@@ -57,7 +56,8 @@ pub async fn run<N: Net>(
                 "no server is configured, every request gets a 503: add one with --backend HOST:PORT"
             );
         }
-        join_all(listeners.iter().map(|listener| workers.accept_all(&net, listener))).await;
+        let accepting = listeners.iter().map(|listener| workers.accept_all(&net, listener));
+        tokio::join!(join_all(accepting), reload(control.clone()));
         Ok::<_, anyhow::Error>(())
     };
     tokio::select! {
@@ -67,13 +67,14 @@ pub async fn run<N: Net>(
     for listener in listeners {
         workers.accept_waiting(&net, listener).await;
     }
-    info!("stopping: finishing what is in flight, for at most {:?}", config.timeouts.drain);
+    let drain = control.settings.load().timeouts.drain;
+    info!("stopping: finishing what is in flight, for at most {drain:?}");
     // Without a sender left, the workers see that nothing more will come.
     drop(workers);
     for worker in finished {
         let _ = worker.await;
     }
-    drop(probers);
+    caretaker.abort();
     Ok(())
 }
 
@@ -119,45 +120,19 @@ fn listen_on<N: Net>(net: &N, address: SocketAddr) -> Result<N::Listener> {
     }
 }
 
-fn start_probers<N: Net>(net: &N, config: &Config, cluster: &Arc<LiveCluster>) -> JoinSet<()> {
-    let mut probers = JoinSet::new();
-    let servers = cluster.servers();
-    let count = servers.len() as f64;
-    for (index, ((id, upstream), server)) in servers.into_iter().zip(&config.servers).enumerate() {
-        let prober = Prober {
-            net: net.clone(),
-            cluster: cluster.clone(),
-            id,
-            upstream,
-            check: server.health.clone(),
-            phase: index as f64 / count,
-        };
-        probers.spawn_local(prober.run());
-    }
-    probers
-}
-
 type Finished = Vec<oneshot::Receiver<()>>;
 
 fn start_workers<N: Net>(
     net: &N,
     config: &Config,
-    cluster: &Arc<LiveCluster>,
+    control: &Control,
     log: &Arc<AccessLog>,
 ) -> Result<(Rc<Workers<N>>, Finished)> {
     let loads: Box<[Arc<Load>]> = (0..config.workers).map(|_| Arc::default()).collect();
-    let period = config.servers.iter().map(|server| server.health.period).min();
-    let retry_after = period.unwrap_or(Duration::from_secs(10)).as_secs().max(1);
     let shared = Arc::new(Shared {
-        cluster: cluster.clone(),
-        timeouts: config.timeouts,
-        retry_status: config.retry_status.clone(),
-        reuse_for_posts: if config.fresh_posts { Reuse::Never } else { Reuse::Recent },
-        debug: config.debug,
-        retry_after: HeaderValue::from(retry_after),
+        cluster: control.cluster.clone(),
+        settings: control.settings.clone(),
         loads: loads.clone(),
-        max_body: config.max_body.unwrap_or(u64::MAX),
-        trusted_proxies: config.trusted_proxies.clone(),
         retries: AtomicUsize::new(0),
         retry_over: Notify::new(),
     });
@@ -167,8 +142,7 @@ fn start_workers<N: Net>(
         let (sender, handovers) = mpsc::unbounded_channel();
         let (done, is_done) = oneshot::channel();
         let (net, shared, log, own_load) = (net.clone(), shared.clone(), log.clone(), load.clone());
-        let dealing = config.dealing.clone();
-        let worker = move || Worker::new(net, shared, dealing, own_load, log);
+        let worker = move || Worker::new(net, shared, own_load, log);
         let end = move || {
             let _ = done.send(());
         };

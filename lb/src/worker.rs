@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     net::IpAddr,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,9 +15,9 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::{ArcSwap, Cache};
 use fastrand::Rng;
 use hyper::header::{HeaderMap, HeaderValue};
-use ipnet::IpNet;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -26,10 +27,10 @@ use crate::{
     access_log::AccessLog,
     balance::{ServerId, budget},
     cluster::LiveCluster,
-    config::{StatusSet, Timeouts},
+    config::Settings,
     dealing::Dealing,
     net::Net,
-    upstream::{Pools, Reuse, Target},
+    upstream::{Pools, Target},
 };
 
 /// How long a request waits for the retry budget.
@@ -43,21 +44,8 @@ const SCRATCH_BYTES: usize = 16 * 1024;
 pub struct Shared {
     /// The servers.
     pub cluster: Arc<LiveCluster>,
-    /// How long things may take.
-    pub timeouts: Timeouts,
-    /// Statuses that idempotent requests take to another server.
-    pub retry_status: StatusSet,
-    /// Which kept connections are good enough for a request that must not be
-    /// executed twice.
-    pub reuse_for_posts: Reuse,
-    /// The largest request body, in bytes.
-    pub max_body: u64,
-    /// Whose forwarded fields are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Print requests and answers.
-    pub debug: bool,
-    /// The `Retry-After` of a 503: in how many seconds the next probes are.
-    pub retry_after: HeaderValue,
+    /// What holds for requests that begin now.
+    pub settings: Arc<ArcSwap<Settings>>,
     /// The load of each worker.
     pub loads: Box<[Arc<Load>]>,
     /// Budgeted retries under way.
@@ -144,20 +132,43 @@ impl Load {
     }
 }
 
+/// Settings that a request holds on to, counted by its worker alone.
+pub type Held = Rc<Arc<Settings>>;
+
+/// The settings as a worker last saw them.
+struct Current {
+    published: Cache<Arc<ArcSwap<Settings>>, Arc<Settings>>,
+    held: Held,
+}
+
+impl Current {
+    fn new(settings: &Arc<ArcSwap<Settings>>) -> Self {
+        let held = Rc::new(settings.load_full());
+        Current { published: Cache::new(settings.clone()), held }
+    }
+
+    fn get(&mut self) -> Held {
+        let latest = self.published.load();
+        if !Arc::ptr_eq(latest, &self.held) {
+            self.held = Rc::new(latest.clone());
+        }
+        self.held.clone()
+    }
+}
+
 /// What the requests of one worker need.
 pub struct Worker<N: Net> {
     /// The network.
     pub net: N,
     /// What all workers share.
     pub shared: Arc<Shared>,
-    /// How servers are asked for.
-    pub dealing: Dealing,
     /// This worker's load.
     pub load: Arc<Load>,
     /// This worker's connections to the servers.
     pub pools: Pools<N>,
     /// Standard output.
     pub log: Arc<AccessLog>,
+    settings: RefCell<Current>,
     /// For names and choices; nothing secret.
     pub random: RefCell<Rng>,
     /// Where the first bytes of a request are read to.
@@ -166,17 +177,17 @@ pub struct Worker<N: Net> {
 
 impl<N: Net> Worker<N> {
     /// A worker without connections.
-    pub fn new(
-        net: N,
-        shared: Arc<Shared>,
-        dealing: Dealing,
-        load: Arc<Load>,
-        log: Arc<AccessLog>,
-    ) -> Self {
+    pub fn new(net: N, shared: Arc<Shared>, load: Arc<Load>, log: Arc<AccessLog>) -> Self {
         let pools = Pools::new(net.clone());
         let random = RefCell::new(Rng::new());
         let scratch = RefCell::new(vec![0; SCRATCH_BYTES].into());
-        Worker { net, shared, dealing, load, pools, log, random, scratch }
+        let settings = RefCell::new(Current::new(&shared.settings));
+        Worker { net, shared, load, pools, log, settings, random, scratch }
+    }
+
+    /// What holds for a request that begins now.
+    pub fn settings(&self) -> Held {
+        self.settings.borrow_mut().get()
     }
 
     /// A new id for a request: 128 random bits in hexadecimal.
@@ -190,8 +201,13 @@ impl<N: Net> Worker<N> {
 
     /// Deals a server to a request of `client` with these fields; `None` if
     /// none is eligible.
-    pub fn pick(&self, headers: &HeaderMap, client: IpAddr) -> Option<Target<N>> {
-        let ask = self.dealing.ask(headers, client, &self.random);
+    pub fn pick(
+        &self,
+        dealing: &Dealing,
+        headers: &HeaderMap,
+        client: IpAddr,
+    ) -> Option<Target<N>> {
+        let ask = dealing.ask(headers, client, &self.random);
         self.shared.cluster.pick(ask, |member| self.pools.target(member))
     }
 

@@ -58,6 +58,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+impl Mutant {
+    /// The file's sound text with the change.
+    fn apply(&self, sound: &str) -> Result<String> {
+        let places = sound.matches(self.find).count();
+        ensure!(places == 1, "{}: {places} places to change, expected 1", self.name);
+        Ok(sound.replace(self.find, self.replace))
+    }
+}
+
 /// Whether `lb` passes the scenario that is meant to kill the mutant.
 fn passes(lb: &Path, mutant: &Mutant) -> Result<bool> {
     let mut suite = Command::new(std::env::current_exe()?);
@@ -101,9 +110,7 @@ impl Copy {
     fn with<T>(&self, mutant: &Mutant, judge: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
         let file = self.0.join("workspace/lb/src").join(mutant.file);
         let sound = fs::read_to_string(&file)?;
-        let places = sound.matches(mutant.find).count();
-        ensure!(places == 1, "{}: {places} places to change, expected 1", mutant.name);
-        fs::write(&file, sound.replace(mutant.find, mutant.replace))?;
+        fs::write(&file, mutant.apply(&sound)?)?;
         let judged = self.build().with_context(|| mutant.name).and_then(|lb| judge(&lb));
         fs::write(&file, sound)?;
         judged
@@ -120,4 +127,20 @@ fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
         copy_all(&entry.path(), &to.join(entry.file_name()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{e2e::Scenario, scenarios};
+
+    #[test]
+    fn every_mutant_applies_and_names_a_scenario() {
+        let names: Vec<String> = scenarios::all().map(Scenario::full_name).collect();
+        for mutant in MUTANTS {
+            let file = workspace().join("lb/src").join(mutant.file);
+            mutant.apply(&fs::read_to_string(file).unwrap()).unwrap();
+            assert!(names.iter().any(|name| name == mutant.killed_by), "{}", mutant.killed_by);
+        }
+    }
 }

@@ -26,8 +26,18 @@ pub enum Wanted {
     Enabled,
     /// It shall finish what it has and get nothing new.
     Draining,
-    /// It shall get nothing.
+    /// It shall get nothing, and is not expected to come back soon.
     Disabled,
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Wanted::Enabled => "enabled",
+            Wanted::Draining => "draining",
+            Wanted::Disabled => "disabled",
+        })
+    }
 }
 
 /// A server's part in the dealing.
@@ -103,6 +113,38 @@ struct Entry<T> {
     server: Arc<T>,
 }
 
+/// A server as a change of configuration wants it.
+#[derive(Clone, Debug)]
+pub struct Slot<T> {
+    /// Which it has been so far; `None` for one that joins.
+    pub id: Option<ServerId>,
+    /// What the operator wants of it.
+    pub wanted: Wanted,
+    /// How many probes in a row change its state.
+    pub thresholds: Thresholds,
+    /// Its part in the dealing.
+    pub share: Share,
+    /// What the shell keeps for it.
+    pub server: Arc<T>,
+}
+
+/// A server as it stands.
+#[derive(Clone, Debug)]
+pub struct State<T> {
+    /// Its identity.
+    pub id: ServerId,
+    /// What the operator wants of it.
+    pub wanted: Wanted,
+    /// What is observed of it.
+    pub observed: Observed,
+    /// Its part in the dealing.
+    pub share: Share,
+    /// The requests that it has at the moment.
+    pub in_flight: Arc<InFlight>,
+    /// What the shell keeps for it.
+    pub server: Arc<T>,
+}
+
 /// The servers of one balancer.
 #[derive(Debug)]
 pub struct Cluster<T> {
@@ -135,7 +177,7 @@ impl<T> Cluster<T> {
         }
     }
 
-    /// The current snapshot; every `handle_*`, `join`, `leave` and
+    /// The current snapshot; every `handle_*`, `arrange`, `join`, `leave` and
     /// `set_wanted` may replace it.
     pub fn snapshot(&self) -> &Arc<Snapshot<T>> {
         &self.snapshot
@@ -163,6 +205,18 @@ impl<T> Cluster<T> {
         Some((entry.wanted, entry.health.observed(), entry.health.epoch()))
     }
 
+    /// All servers as they stand, in configuration order.
+    pub fn states(&self) -> impl Iterator<Item = State<T>> {
+        self.entries.iter().map(|e| State {
+            id: e.id,
+            wanted: e.wanted,
+            observed: e.health.observed(),
+            share: e.share,
+            in_flight: e.in_flight.clone(),
+            server: e.server.clone(),
+        })
+    }
+
     /// Whether the first results of all servers are in.
     pub fn is_checked(&self) -> bool {
         self.entries.iter().all(|e| e.health.observed() != Observed::Checking)
@@ -176,13 +230,50 @@ impl<T> Cluster<T> {
 
     /// The same with a share of its own.
     pub fn join_with(&mut self, server: Arc<T>, thresholds: Thresholds, share: Share) -> ServerId {
-        let id = ServerId(self.next_id);
-        self.next_id += 1;
+        let id = self.new_id();
         let health = Health::new(thresholds);
         let in_flight = Arc::default();
         let wanted = Wanted::Enabled;
         self.entries.push(Entry { id, wanted, health, share, in_flight, server });
         self.publish();
+        id
+    }
+
+    /// Makes these the servers, in this order, and the algorithm and the last
+    /// resort those that hold from now on; all at once. A server that stays
+    /// keeps its health and what it has in flight, one that joins gets no
+    /// request before a probe passes. The rotation goes on behind the server
+    /// that was dealt last, or if that has left, behind the one before it.
+    /// Returns their identities.
+    pub fn arrange(
+        &mut self,
+        slots: Vec<Slot<T>>,
+        algorithm: Algorithm,
+        when_all_down: WhenAllDown,
+    ) -> Vec<ServerId> {
+        self.settle_place();
+        let dealt: Vec<ServerId> = self.entries[..self.place].iter().map(|e| e.id).collect();
+        let mut before = std::mem::take(&mut self.entries);
+        for Slot { id, wanted, thresholds, share, server } in slots {
+            let stays = id.and_then(|id| before.iter().position(|e| e.id == id));
+            let (id, mut health, in_flight) = match stays.map(|index| before.swap_remove(index)) {
+                Some(entry) => (entry.id, entry.health, entry.in_flight),
+                None => (self.new_id(), Health::new(thresholds), Arc::default()),
+            };
+            health.set_thresholds(thresholds);
+            self.entries.push(Entry { id, wanted, health, share, in_flight, server });
+        }
+        let place_of = |id: &ServerId| self.entries.iter().position(|e| e.id == *id);
+        self.place = dealt.iter().rev().find_map(place_of).map_or(0, |index| index + 1);
+        self.algorithm = algorithm;
+        self.when_all_down = when_all_down;
+        self.publish();
+        self.entries.iter().map(|e| e.id).collect()
+    }
+
+    fn new_id(&mut self) -> ServerId {
+        let id = ServerId(self.next_id);
+        self.next_id += 1;
         id
     }
 

@@ -89,6 +89,11 @@ impl Health {
         Health { thresholds, observed: Observed::Checking, against: 0, epoch: 0 }
     }
 
+    /// From now on other thresholds hold; what was counted so far stays.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
     /// What is observed now.
     pub fn observed(&self) -> Observed {
         self.observed

@@ -21,7 +21,8 @@ mod snapshot;
 
 pub use choice::{Algorithm, Ask, hash};
 pub use cluster::{
-    Cluster, ConnectFailure, Reaction, ServerId, Share, Transition, Wanted, WhenAllDown,
+    Cluster, ConnectFailure, Reaction, ServerId, Share, Slot, State, Transition, Wanted,
+    WhenAllDown,
 };
 pub use health::{Cause, Health, Observed, Thresholds};
 pub use retry::{ELSEWHERE_LIMIT, Failure, Next, RETRY_BUDGET_MIN, budget, next_step};

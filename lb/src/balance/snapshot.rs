@@ -25,7 +25,7 @@ pub struct InFlight(AtomicU32);
 impl InFlight {
     /// How many there are.
     pub fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::SeqCst)
     }
 
     /// One more. Whoever says so owes an [`end`](Self::end).
@@ -33,9 +33,10 @@ impl InFlight {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One less.
-    pub fn end(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// One less. Returns whether none is left.
+    pub fn end(&self) -> bool {
+        // As the load: whoever waits for the last must not miss it.
+        self.0.fetch_sub(1, Ordering::SeqCst) == 1
     }
 }
 

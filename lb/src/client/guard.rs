@@ -397,7 +397,7 @@ mod tests {
     async fn a_stuck_answer_wakes_who_waits_for_the_next_head() {
         let (ours, mut theirs) = duplex(4);
         let now = Instant::now();
-        let client = Rc::new(Client::new((Ipv4Addr::LOCALHOST, 1).into(), true, now, &[]));
+        let client = Rc::new(Client::new((Ipv4Addr::LOCALHOST, 1).into(), true, now));
         let mut guard = Guard::new(ours, b"GET /".to_vec(), client, Timeouts::default());
         let mut writer = Context::from_waker(Waker::noop());
         let write = |guard: &mut Guard<_>, cx: &mut Context<'_>| {

@@ -75,7 +75,7 @@ pub async fn serve<N: Net>(
 impl<S: AsyncRead + Unpin> Parked<S> {
     /// The first bytes of the next request; `None` if none are to come.
     async fn first_bytes<N: Net>(&mut self, worker: &Worker<N>, stops: &Stops) -> Option<Vec<u8>> {
-        let mut timer = pin!(sleep_until(self.since + worker.shared.timeouts.client_idle));
+        let mut timer = pin!(sleep_until(self.since + worker.settings().timeouts.client_idle));
         poll_fn(|cx| {
             if stops.ends_idle(self.has_asked) {
                 return Poll::Ready(None);
@@ -104,9 +104,8 @@ async fn converse<N: Net>(
     address: SocketAddr,
 ) -> Option<Parked<N::Stream>> {
     let since = parked.since;
-    let client =
-        Rc::new(Client::new(address, parked.has_asked, since, &worker.shared.trusted_proxies));
-    let timeouts = worker.shared.timeouts;
+    let client = Rc::new(Client::new(address, parked.has_asked, since));
+    let timeouts = worker.settings().timeouts;
     let guard = Guard::new(parked.stream, ahead, client.clone(), timeouts);
     let guard = Rc::new(RefCell::new(guard));
     let tunnel = Cell::new(None);

@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
+    task::Poll,
     time::Duration,
 };
 
@@ -28,14 +29,14 @@ pub(super) async fn attempt<N: Net>(
     fresh: bool,
 ) -> Result<(response::Parts, Lease<N>), Failure> {
     let pool = &server.pool;
-    let for_posts = worker.shared.reuse_for_posts;
-    let reuse = if fresh { Reuse::Never } else { outbound.reuse(for_posts) };
+    let settings = exchange.settings().clone();
+    let reuse = if fresh { Reuse::Never } else { outbound.reuse(settings.fresh_posts) };
     let began = exchange.attempt_began();
     let (mut connection, reused) = match pool.take(server.epoch, reuse, began) {
         Some(connection) => (connection, true),
         // Boxed, so that the future of a request that finds a connection, which
         // is moved about, need not have room for one that does not.
-        None => Box::pin(obtain(worker, server, reuse)).await?,
+        None => Box::pin(obtain(worker, server, reuse, settings.timeouts.connect)).await?,
     };
     // On a kept connection the request goes out at once.
     let sent = if reused { began } else { Instant::now() };
@@ -46,8 +47,9 @@ pub(super) async fn attempt<N: Net>(
     wire.begin(&outbound.head, host, outbound.body.attempt());
     let method = &outbound.head.method;
     let answer = poll_fn(|cx| wire.poll_head(cx, method, &worker.scratch));
-    let timeouts = &worker.shared.timeouts;
-    match await_answer(answer, timer.as_mut(), &outbound.body, timeouts, sent).await? {
+    match await_answer(answer, timer.as_mut(), &outbound.body, server, &settings.timeouts, sent)
+        .await?
+    {
         // Nobody asked for another protocol: what follows is not HTTP.
         Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && !outbound.upgrades => {
             Err(Failure::BadAnswer { reused })
@@ -75,10 +77,11 @@ type Answer = Result<response::Parts, WireError>;
 
 /// Waits for the answer's head: for so long from the end of the request, and
 /// for as long as the request's body makes progress.
-async fn await_answer(
+async fn await_answer<N: Net>(
     answer: impl Future<Output = Answer>,
     mut timer: Pin<&mut Sleep>,
     body: &RequestBody,
+    server: &Target<N>,
     timeouts: &Timeouts,
     began: Instant,
 ) -> Result<Answer, Failure> {
@@ -88,6 +91,7 @@ async fn await_answer(
         tokio::select! {
             biased;
             answer = &mut answer => return Ok(answer),
+            () = cut_off(server) => return Err(Failure::HeadTimedOut),
             () = timer.as_mut() => {}
         }
         let now = Instant::now();
@@ -107,14 +111,22 @@ async fn await_answer(
     }
 }
 
+/// Resolves when the drain time of a removed server is over: all connections of
+/// clients are polled then.
+async fn cut_off<N: Net>(server: &Target<N>) {
+    let departure = &server.pool.upstream.departure;
+    poll_fn(|_| if departure.is_cut() { Poll::Ready(()) } else { Poll::Pending }).await
+}
+
 /// Waits for leave to connect, or for a connection to come back; until the
-/// server goes out of the rotation.
+/// server goes out of the rotation. A connect may take as long as `limit`.
 async fn obtain<N: Net>(
     worker: &Worker<N>,
     server: &Target<N>,
     reuse: Reuse,
+    limit: Duration,
 ) -> Result<(Box<Connection<N::Stream>>, bool), Failure> {
-    let obtained = connect_or_reuse(worker, server, reuse);
+    let obtained = connect_or_reuse(worker, server, reuse, limit);
     tokio::pin!(obtained);
     loop {
         let changed = server.pool.upstream.changed.notified();
@@ -135,6 +147,7 @@ async fn connect_or_reuse<N: Net>(
     worker: &Worker<N>,
     server: &Target<N>,
     reuse: Reuse,
+    limit: Duration,
 ) -> Result<(Box<Connection<N::Stream>>, bool), Failure> {
     let (pool, upstream) = (&server.pool, &*server.pool.upstream);
     let acquired = upstream.governor.acquire();
@@ -149,7 +162,6 @@ async fn connect_or_reuse<N: Net>(
             return Ok((connection, true));
         }
     };
-    let limit = worker.shared.timeouts.connect;
     let began = Instant::now();
     let error = match connect(&worker.net, upstream, permit, limit, server.epoch).await {
         Ok(mut connection) => {
@@ -187,7 +199,7 @@ fn connect_failed<N: Net>(
             Failure::ConnectRefused
         }
         ConnectError::Local(error) => {
-            warn!("server={} cannot be connected to: {error}", upstream.name);
+            warn!("server={} cannot be connected to: {error}", upstream.name.load());
             Failure::NoResources
         }
         ConnectError::TimedOut { evidence } => {

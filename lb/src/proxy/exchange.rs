@@ -11,7 +11,6 @@ use std::{
 };
 
 use hyper::{Method, Request, StatusCode, Uri, Version, body::Incoming, header::HeaderValue};
-use ipnet::IpNet;
 use tokio::time::Instant;
 
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
     headers::Origin,
     net::Net,
     upstream::{Pool, Target},
-    worker::Worker,
+    worker::{Held, Worker},
 };
 
 /// A client's connection, as its requests need to know it.
@@ -32,8 +31,6 @@ pub struct Client {
     pub text: String,
     /// Its IP address, as the forwarded fields say it.
     pub forwarded_for: HeaderValue,
-    /// Whether it is a proxy whose forwarded fields are believed.
-    pub trusted: bool,
     /// Whether its connection must end with a reset: to an HTTP/1.0 client an
     /// answer that broke off would look whole otherwise.
     pub must_reset: Cell<bool>,
@@ -50,14 +47,8 @@ pub struct Client {
 impl Client {
     /// The client at `address`, idle since `since`; `has_asked` if it has sent
     /// a request before.
-    pub fn new(
-        address: SocketAddr,
-        has_asked: bool,
-        since: Instant,
-        trusted_proxies: &[IpNet],
-    ) -> Self {
+    pub fn new(address: SocketAddr, has_asked: bool, since: Instant) -> Self {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let trusted = trusted_proxies.iter().any(|net| net.contains(&address.ip()));
         let text = address.ip().to_string();
         let forwarded_for =
             HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
@@ -65,7 +56,6 @@ impl Client {
             text: address.to_string(),
             address,
             forwarded_for,
-            trusted,
             must_reset: Cell::default(),
             has_asked: Cell::new(has_asked),
             active: Cell::default(),
@@ -78,6 +68,7 @@ impl Client {
 /// One request and its answer.
 pub struct Exchange<N: Net> {
     worker: Rc<Worker<N>>,
+    settings: Held,
     client: Rc<Client>,
     method: Method,
     target: Uri,
@@ -102,10 +93,12 @@ impl<N: Net> Exchange<N> {
         worker.load.request_began();
         client.has_asked.set(true);
         client.active.set(true);
-        if worker.shared.debug {
+        let settings = worker.settings();
+        if settings.debug {
             worker.log.debug_request(client.address, request);
         }
         Exchange {
+            settings,
             client,
             method: request.method().clone(),
             target: request.uri().clone(),
@@ -127,7 +120,14 @@ impl<N: Net> Exchange<N> {
 
     /// Who asks, for the forwarded fields.
     pub fn origin(&self) -> Origin<'_> {
-        Origin { address: &self.client.forwarded_for, trusted: self.client.trusted }
+        let ip = self.client_ip();
+        let trusted = self.settings.trusted_proxies.iter().any(|net| net.contains(&ip));
+        Origin { address: &self.client.forwarded_for, trusted }
+    }
+
+    /// What holds for this request.
+    pub fn settings(&self) -> &Held {
+        &self.settings
     }
 
     /// When the request's head had been read.
@@ -170,7 +170,7 @@ impl<N: Net> Exchange<N> {
     pub fn answered(&mut self, status: StatusCode, version: Version) {
         self.status = Some(status);
         self.answered = Some(Instant::now());
-        if self.worker.shared.debug {
+        if self.settings.debug {
             self.worker.log.debug_answer(status, version);
         }
     }

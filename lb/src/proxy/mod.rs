@@ -58,11 +58,11 @@ impl Outbound {
 
     /// Which kept connections will do: what cannot be repeated once it is on
     /// its way, whatever the method, should not meet one that is dying.
-    fn reuse(&self, for_posts: Reuse) -> Reuse {
+    fn reuse(&self, fresh_posts: bool) -> Reuse {
         match (self.idempotent, self.body.is_short()) {
             (true, true) => Reuse::Any,
-            (false, true) => for_posts,
-            (_, false) => Reuse::Never,
+            (false, true) if !fresh_posts => Reuse::Recent,
+            _ => Reuse::Never,
         }
     }
 }
@@ -85,7 +85,8 @@ async fn answer<N: Net>(
 ) -> Answered<N> {
     let idempotent = is_idempotent(&request);
     let (mut head, body) = request.into_parts();
-    let max_body = worker.shared.max_body;
+    let settings = exchange.settings().clone();
+    let max_body = settings.max_body.unwrap_or(u64::MAX);
     let offers = upgrade_offer(&head).filter(|_| body.is_end_stream());
     let prepared = prepare_request(&mut head, exchange.origin());
     if let Err(reason) = prepared.and_then(|()| check_length(&body, max_body)) {
@@ -97,13 +98,13 @@ async fn answer<N: Net>(
         head.headers.insert(header::UPGRADE, protocols);
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    let Some(first) = worker.pick(&head.headers, exchange.client_ip()) else {
+    let Some(first) = worker.pick(&settings.dealing, &head.headers, exchange.client_ip()) else {
         return (own_answer(&worker, exchange, Reason::NoServer, !body.is_end_stream()), None);
     };
     let without_host = !head.headers.contains_key(header::HOST);
     let body = RequestBody::new(body, max_body, exchange.attempt_began());
     let outbound = Outbound { head, body, idempotent, upgrades, without_host };
-    let forwarded = match worker.shared.timeouts.deadline {
+    let forwarded = match settings.timeouts.deadline {
         None => forward(&worker, &mut exchange, &outbound, first).await,
         Some(limit) => {
             let deadline = exchange.began() + limit;
@@ -119,7 +120,7 @@ async fn answer<N: Net>(
             (response, Some(tunnel))
         }
         Ok(answered) => {
-            let patience = worker.shared.timeouts.body;
+            let patience = settings.timeouts.body;
             (relay(exchange, answered, outbound.body, patience), None)
         }
         Err(reason) => {
@@ -165,7 +166,7 @@ async fn forward<N: Net>(
         let failure = match attempt::attempt(worker, exchange, outbound, &server, fresh).await {
             Ok(mut answered) => {
                 let status = answered.0.status.as_u16();
-                if !outbound.is_repeatable() || !worker.shared.retry_status.contains(status) {
+                if !outbound.is_repeatable() || !exchange.settings().retry_status.contains(status) {
                     return Ok(answered);
                 }
                 // The request's body is for the next.
@@ -272,7 +273,7 @@ fn own_answer<N: Net>(
     }
     match reason {
         Reason::NoServer => {
-            headers.insert(header::RETRY_AFTER, worker.shared.retry_after.clone());
+            headers.insert(header::RETRY_AFTER, worker.shared.cluster.retry_after().into());
         }
         Reason::BadRequest
         | Reason::ClientBody

@@ -120,6 +120,9 @@ impl<N: Net> Relay<N> {
         }
         let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
         let polled = match lease.connection.wire.poll_body(cx) {
+            Poll::Pending if lease.pool.upstream.departure.is_cut() => {
+                Err("the server was removed, and its drain time is over".into())
+            }
             Poll::Ready(polled) => polled.transpose().map_err(BoxError::from),
             Poll::Pending => {
                 ready!(self.poll_silence(cx));

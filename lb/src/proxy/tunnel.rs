@@ -53,8 +53,13 @@ impl<N: Net> Tunnel<N> {
         client.write_all(&beyond).await?;
         server.write_all(ahead).await?;
         let sizes = (BUFFER_BYTES, BUFFER_BYTES);
-        let (_, down) =
-            copy_bidirectional_with_sizes(&mut client, &mut server, sizes.0, sizes.1).await?;
+        let copied = copy_bidirectional_with_sizes(&mut client, &mut server, sizes.0, sizes.1);
+        let (_, down) = tokio::select! {
+            copied = copied => copied?,
+            () = self.lease.pool.upstream.departure.until_cut() => {
+                return Err(io::Error::other("the server was removed, and its drain time is over"));
+            }
+        };
         self.exchange.count(beyond.len() + usize::try_from(down).unwrap_or(usize::MAX));
         self.exchange.complete();
         Ok(())

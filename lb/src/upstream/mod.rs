@@ -8,20 +8,23 @@
 
 mod body;
 mod connect;
+mod departure;
 mod governor;
 mod http1;
 mod pool;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper::header::HeaderValue;
 use tokio::sync::Notify;
 
-use crate::config::{Authority, Server};
+use crate::cluster::Change;
+use crate::config::{Authority, HealthCheck, Server};
 
 pub use body::{AttemptBody, RequestBody};
 pub use connect::{ConnectError, Connection, connect, connect_any};
+pub use departure::Departure;
 pub use governor::Governor;
 pub use http1::{Wire, WireError};
 pub use pool::{Claim, Pool, Pools, Reuse, Target};
@@ -30,7 +33,7 @@ pub use pool::{Claim, Pool, Pools, Reuse, Target};
 #[derive(Debug)]
 pub struct Upstream {
     /// The name in logs and metrics.
-    pub name: String,
+    pub name: ArcSwap<String>,
     /// Where it is, as configured.
     pub authority: Authority,
     /// The `Host` of requests that bring none, and of probes.
@@ -40,10 +43,16 @@ pub struct Upstream {
     pub addresses: ArcSwap<Vec<SocketAddr>>,
     /// Bounds the connects under way.
     pub governor: Governor,
+    /// How its health is checked.
+    pub check: ArcSwap<HealthCheck>,
     /// Wakes the prober before its time.
     pub probe_now: Notify,
     /// Wakes those who wait for a connection when what is observed changes.
     pub changed: Notify,
+    /// The last change of what is observed of it.
+    pub last_change: ArcSwapOption<Change>,
+    /// Its end, once it is no longer configured.
+    pub departure: Departure,
 }
 
 impl Upstream {
@@ -51,12 +60,15 @@ impl Upstream {
     pub fn new(server: &Server) -> Self {
         let authority = server.authority.clone();
         Upstream {
-            name: server.name.clone(),
+            name: ArcSwap::from_pointee(server.name.clone()),
             host: authority.to_host_header(),
             addresses: ArcSwap::from_pointee(known_addresses(&authority)),
             governor: Governor::default(),
+            check: ArcSwap::from_pointee(server.health.clone()),
             probe_now: Notify::new(),
             changed: Notify::new(),
+            last_change: ArcSwapOption::empty(),
+            departure: Departure::default(),
             authority,
         }
     }

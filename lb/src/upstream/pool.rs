@@ -112,6 +112,9 @@ impl<N: Net> Pool<N> {
     /// Takes a connection back that may carry another request; it was in use
     /// until `now`.
     pub fn put(&self, mut connection: Box<Connection<N::Stream>>, now: Instant) {
+        if self.upstream.departure.has_begun() {
+            return;
+        }
         connection.used = now;
         let mut idle = self.idle.borrow_mut();
         if std::mem::take(&mut connection.extra) && !idle.is_empty() {
@@ -138,8 +141,10 @@ impl<N: Net> Pool<N> {
     }
 
     fn close_idle(&self, now: Instant) {
+        let departs = self.upstream.departure.has_begun();
         self.idle.borrow_mut().retain(|connection| {
-            !self.has_ended(connection)
+            !departs
+                && !self.has_ended(connection)
                 && now.duration_since(connection.used) < connection.idle_limit
         });
     }
@@ -186,7 +191,9 @@ impl<N: Net> Clone for Claim<N> {
 
 impl<N: Net> Drop for Claim<N> {
     fn drop(&mut self) {
-        self.0.in_flight.end();
+        if self.0.in_flight.end() {
+            self.0.upstream.departure.emptied();
+        }
     }
 }
 
@@ -253,12 +260,16 @@ impl<N: Net> Pools<N> {
         self.by_server.borrow_mut().clear();
     }
 
-    /// Closes connections that have been idle too long, for ever.
+    /// Closes connections that have been idle too long, or whose server is no
+    /// longer configured, for ever.
     pub async fn sweep(&self) {
         let mut ticks = interval(Duration::from_secs(1));
         loop {
             let now = ticks.tick().await;
-            self.by_server.borrow().values().for_each(|pool| pool.close_idle(now));
+            self.by_server.borrow_mut().retain(|_, pool| {
+                pool.close_idle(now);
+                !pool.upstream.departure.has_begun()
+            });
         }
     }
 }
