@@ -9,7 +9,8 @@ use std::{
 };
 
 use lb::balance::{
-    Cluster, ConnectFailure, Observed, Pick, ServerId, Snapshot, Thresholds, Wanted, WhenAllDown,
+    Algorithm, Cluster, ConnectFailure, Observed, Pick, ServerId, Share, Slot, Snapshot,
+    Thresholds, Wanted, WhenAllDown,
 };
 use proptest::prelude::*;
 
@@ -24,6 +25,8 @@ enum Event {
     Refused(usize),
     TimedOut(usize),
     Want(usize, Wanted),
+    /// The servers in another order, with a new one among them.
+    Rearrange(Vec<usize>),
     Pick(usize),
 }
 
@@ -38,6 +41,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => server.clone().prop_map(Event::Refused),
         1 => server.clone().prop_map(Event::TimedOut),
         1 => (server, wanted).prop_map(|(server, wanted)| Event::Want(server, wanted)),
+        1 => prop::collection::vec(0..8_usize, 1..8).prop_map(Event::Rearrange),
         8 => (1..12_usize).prop_map(Event::Pick),
     ]
 }
@@ -98,6 +102,7 @@ impl Play {
 
     fn happen(&mut self, event: &Event) -> Result<(), TestCaseError> {
         match *event {
+            Event::Rearrange(ref draws) => self.rearrange(draws),
             Event::Join => {
                 let thresholds = Thresholds { rise: NonZeroU32::MIN, fall: NonZeroU32::MIN };
                 let id = self.cluster.join(Arc::new(()), thresholds);
@@ -120,6 +125,29 @@ impl Play {
             }
         }
         Ok(())
+    }
+
+    /// As a reload does it: what was dealt last, or else the one before it, is
+    /// what the rotation goes on behind.
+    fn rearrange(&mut self, draws: &[usize]) {
+        let mut slots: Vec<Slot<()>> = self.cluster.slots().collect();
+        let health: Vec<_> =
+            slots.iter().map(|slot| self.cluster.state(slot.id.unwrap())).collect();
+        let before: Vec<Option<ServerId>> = slots.iter().map(|slot| slot.id).collect();
+        for (index, draw) in draws.iter().enumerate().filter(|(index, _)| *index < before.len()) {
+            slots.swap(index, draw % before.len());
+        }
+        let share = Share::default();
+        let (wanted, thresholds) = (Wanted::Enabled, Thresholds::default());
+        let new = Slot { id: None, wanted, thresholds, share, server: Arc::new(()) };
+        slots.insert(draws[0] % (slots.len() + 1), new);
+        let ids = self.cluster.arrange(slots, Algorithm::RoundRobin, self.policy);
+        let kept: Vec<_> = before.iter().map(|id| self.cluster.state(id.unwrap())).collect();
+        assert_eq!(kept, health, "health of servers that stay");
+        let dealt = self.model.servers[..self.model.last.map_or(0, |last| last + 1)].iter();
+        let last = dealt.rev().find(|(_, configured)| *configured).map(|(id, _)| *id);
+        self.model.last = last.and_then(|last| ids.iter().position(|id| *id == last));
+        self.model.servers = ids.into_iter().map(|id| (id, true)).collect();
     }
 
     fn observe(&mut self, event: &Event, number: usize) {

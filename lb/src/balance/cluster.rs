@@ -4,7 +4,7 @@
 //! Called by the shell under one lock, off the request path; the request path
 //! reads only snapshots.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{Algorithm, Cause, Health, InFlight, Member, Observed, Snapshot, Thresholds};
 
@@ -113,6 +113,18 @@ struct Entry<T> {
     server: Arc<T>,
 }
 
+impl<T> Entry<T> {
+    fn slot(&self) -> Slot<T> {
+        Slot {
+            id: Some(self.id),
+            wanted: self.wanted,
+            thresholds: self.health.thresholds(),
+            share: self.share,
+            server: self.server.clone(),
+        }
+    }
+}
+
 /// A server as a change of configuration wants it.
 #[derive(Clone, Debug)]
 pub struct Slot<T> {
@@ -193,11 +205,6 @@ impl<T> Cluster<T> {
         self.entries.is_empty()
     }
 
-    /// The servers in configuration order.
-    pub fn servers(&self) -> impl Iterator<Item = (ServerId, &Arc<T>)> {
-        self.entries.iter().map(|e| (e.id, &e.server))
-    }
-
     /// The state of one server: wanted, observed, and the epoch to hand back
     /// with evidence. `None` if it is not (or no longer) configured.
     pub fn state(&self, id: ServerId) -> Option<(Wanted, Observed, u64)> {
@@ -230,13 +237,9 @@ impl<T> Cluster<T> {
 
     /// The same with a share of its own.
     pub fn join_with(&mut self, server: Arc<T>, thresholds: Thresholds, share: Share) -> ServerId {
-        let id = self.new_id();
-        let health = Health::new(thresholds);
-        let in_flight = Arc::default();
         let wanted = Wanted::Enabled;
-        self.entries.push(Entry { id, wanted, health, share, in_flight, server });
-        self.publish();
-        id
+        self.edit(|slots| slots.push(Slot { id: None, wanted, thresholds, share, server }));
+        ServerId(self.next_id - 1)
     }
 
     /// Makes these the servers, in this order, and the algorithm and the last
@@ -253,18 +256,19 @@ impl<T> Cluster<T> {
     ) -> Vec<ServerId> {
         self.settle_place();
         let dealt: Vec<ServerId> = self.entries[..self.place].iter().map(|e| e.id).collect();
-        let mut before = std::mem::take(&mut self.entries);
+        let before = std::mem::take(&mut self.entries).into_iter();
+        let mut before: BTreeMap<ServerId, Entry<T>> = before.map(|e| (e.id, e)).collect();
         for Slot { id, wanted, thresholds, share, server } in slots {
-            let stays = id.and_then(|id| before.iter().position(|e| e.id == id));
-            let (id, mut health, in_flight) = match stays.map(|index| before.swap_remove(index)) {
+            let (id, mut health, in_flight) = match id.and_then(|id| before.remove(&id)) {
                 Some(entry) => (entry.id, entry.health, entry.in_flight),
                 None => (self.new_id(), Health::new(thresholds), Arc::default()),
             };
             health.set_thresholds(thresholds);
             self.entries.push(Entry { id, wanted, health, share, in_flight, server });
         }
+        let last = dealt.iter().rev().find(|id| !before.contains_key(id));
         let place_of = |id: &ServerId| self.entries.iter().position(|e| e.id == *id);
-        self.place = dealt.iter().rev().find_map(place_of).map_or(0, |index| index + 1);
+        self.place = last.and_then(place_of).map_or(0, |index| index + 1);
         self.algorithm = algorithm;
         self.when_all_down = when_all_down;
         self.publish();
@@ -277,29 +281,27 @@ impl<T> Cluster<T> {
         id
     }
 
-    /// Removes a server; those behind it move up one place.
-    /// Returns whether it was there.
-    pub fn leave(&mut self, id: ServerId) -> bool {
-        let Some(index) = self.entries.iter().position(|e| e.id == id) else {
-            return false;
-        };
-        self.settle_place();
-        self.entries.remove(index);
-        if self.place > index {
-            self.place -= 1;
-        }
-        self.publish();
-        true
+    /// Removes a server, if it is there; those behind it move up one place.
+    pub fn leave(&mut self, id: ServerId) {
+        self.edit(|slots| slots.retain(|slot| slot.id != Some(id)));
     }
 
-    /// Sets what the operator wants of a server. Returns whether it is there.
-    pub fn set_wanted(&mut self, id: ServerId, wanted: Wanted) -> bool {
-        let Some(entry) = self.entries.iter_mut().find(|e| e.id == id) else {
-            return false;
-        };
-        entry.wanted = wanted;
-        self.publish();
-        true
+    /// Sets what the operator wants of a server, if it is there.
+    pub fn set_wanted(&mut self, id: ServerId, wanted: Wanted) {
+        self.edit(|slots| {
+            slots.iter_mut().filter(|s| s.id == Some(id)).for_each(|s| s.wanted = wanted);
+        });
+    }
+
+    /// The servers as they were arranged, to be arranged anew.
+    pub fn slots(&self) -> impl Iterator<Item = Slot<T>> {
+        self.entries.iter().map(Entry::slot)
+    }
+
+    fn edit(&mut self, edit: impl FnOnce(&mut Vec<Slot<T>>)) {
+        let mut slots = self.slots().collect();
+        edit(&mut slots);
+        self.arrange(slots, self.algorithm, self.when_all_down);
     }
 
     /// The result of a probe that was begun in `epoch`. A result from an

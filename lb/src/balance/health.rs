@@ -89,6 +89,11 @@ impl Health {
         Health { thresholds, observed: Observed::Checking, against: 0, epoch: 0 }
     }
 
+    /// The thresholds that hold.
+    pub fn thresholds(&self) -> Thresholds {
+        self.thresholds
+    }
+
     /// From now on other thresholds hold; what was counted so far stays.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         self.thresholds = thresholds;
