@@ -23,6 +23,7 @@ pub mod care;
 pub mod control;
 pub mod health;
 pub mod proxy;
+pub mod reload;
 
 pub mod output;
 

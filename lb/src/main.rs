@@ -8,9 +8,10 @@ use lb::{
     access_log::AccessLog,
     cli::Cli,
     config::Config,
+    control::Control,
     net::Tcp,
     output::{Output, Stream},
-    server,
+    reload, server,
 };
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -19,6 +20,7 @@ use rustix::{
 use tokio::{
     runtime::{Builder, LocalOptions},
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
     time::timeout,
 };
 use tracing_subscriber::EnvFilter;
@@ -67,8 +69,10 @@ fn run(config: Config) -> Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let stop = stop_signal()?;
+        let hangups = hangups()?;
+        let reload = async |control: Arc<Control>| reload::run(&control, None, hangups).await;
         let log = Arc::new(AccessLog::new(stdout.clone()));
-        let ended = server::run(Tcp, config, log, stop, async |_| {}).await;
+        let ended = server::run(Tcp, config, log, stop, reload).await;
         // A reader that has stopped reading does not keep us here.
         let _ = timeout(LAST_WORDS, async { tokio::join!(stdout.close(), stderr.close()) }).await;
         ended
@@ -94,6 +98,16 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
         }
     });
     Ok(async { drop(stopped.await) })
+}
+
+/// Each SIGHUP from now on.
+fn hangups() -> Result<mpsc::UnboundedReceiver<()>> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::task::spawn_local(async move {
+        while hangup.recv().await.is_some() && sender.send(()).is_ok() {}
+    });
+    Ok(receiver)
 }
 
 /// How many clients fit into `descriptors`: three fifths of them, as the others
