@@ -164,7 +164,7 @@ async fn play(case: Case) -> (Duration, Duration) {
     let authority = "127.0.0.1:1".parse().unwrap();
     let server = Server { name: "one".into(), authority, weight: 1, health, wanted: None };
     let cluster = Arc::new(LiveCluster::new());
-    let one = cluster.arrange(&[server], &Settings::default(), "start").joined.remove(0);
+    let one = cluster.arrange(&[server], &Settings::default(), None).joined.remove(0);
     let prober = Prober {
         net: net.clone(),
         cluster: cluster.clone(),

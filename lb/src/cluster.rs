@@ -51,9 +51,9 @@ pub struct Change {
     pub server: String,
     /// Where the server is: host and port.
     pub authority: String,
-    /// What it was before: `up`, `enabled`; `-` if it was not there.
+    /// What it was before: `up`, `enabled`, `weight:1`; `-` if it was not there.
     pub from: String,
-    /// What it is now; `-` if it is no longer there.
+    /// What it is now: the same, or `removed`.
     pub to: String,
     /// What it comes from: `probe failed`, `admin API`.
     pub cause: String,
@@ -109,68 +109,44 @@ impl LiveCluster {
 
     /// Makes these the servers, all at once. One whose address is configured
     /// already keeps its health, its connections and what it has in flight.
-    /// `cause` says why, in the log.
-    pub fn arrange(&self, servers: &[Server], settings: &Settings, cause: &str) -> Arranged {
+    /// `cause` says why, in the log; without one nothing is said.
+    pub fn arrange(
+        &self,
+        servers: &[Server],
+        settings: &Settings,
+        cause: Option<&str>,
+    ) -> Arranged {
         let mut core = self.core();
-        let mut before: BTreeMap<String, State<Upstream>> =
-            core.states().map(|state| (state.server.authority.to_string(), state)).collect();
-        let mut notes = Vec::new();
-        let mut slots = Vec::new();
-        let mut checks_changed = Vec::new();
-        for server in servers {
-            let share = Share {
-                weight: server.weight,
-                seed: hash(server.authority.to_string().as_bytes()),
-            };
-            let thresholds = server.health.thresholds;
-            let stays = before.remove(&server.authority.to_string());
-            let (id, was, upstream) = match stays {
-                None => (None, None, Arc::new(Upstream::new(server))),
-                Some(state) => {
-                    if update(&state.server, server) {
-                        checks_changed.push(state.server.clone());
-                    }
-                    if state.share.weight != server.weight {
-                        let (from, to) = (state.share.weight, server.weight);
-                        notes.push((
-                            state.server.clone(),
-                            format!("weight {from}"),
-                            format!("weight {to}"),
-                        ));
-                    }
-                    (Some(state.id), Some(state.wanted), state.server)
-                }
-            };
-            let wanted = server.wanted.or(was).unwrap_or_default();
-            if was != Some(wanted) {
-                let from = was.map_or("-".into(), |was| was.to_string());
-                notes.push((upstream.clone(), from, wanted.to_string()));
-            }
-            slots.push(Slot { id, wanted, thresholds, share, server: upstream });
-        }
-        let joins: Vec<bool> = slots.iter().map(|slot| slot.id.is_none()).collect();
-        let upstreams: Vec<_> = slots.iter().map(|slot| slot.server.clone()).collect();
-        let ids = core.arrange(slots, settings.dealing.algorithm, settings.when_all_down);
+        let before = core.states().map(|state| (state.server.authority.to_string(), state));
+        let mut plan = Plan { before: before.collect(), ..Plan::default() };
+        servers.iter().for_each(|server| plan.keep_or_join(server));
+        let left: Vec<_> = std::mem::take(&mut plan.before)
+            .into_values()
+            .map(|state| (state.server, state.in_flight))
+            .collect();
+        let joins: Vec<_> =
+            plan.slots.iter().map(|slot| slot.id.is_none().then(|| slot.server.clone())).collect();
+        let ids = core.arrange(plan.slots, settings.dealing.algorithm, settings.when_all_down);
         self.published.store(core.snapshot().clone());
         let period = servers.iter().map(|server| server.health.period).min();
         let seconds = period.map_or(DEFAULT_RETRY_AFTER, |period| period.as_secs().max(1));
         self.retry_after.store(seconds, Ordering::Relaxed);
-
-        let left: Vec<_> = before.into_values().map(|gone| (gone.server, gone.in_flight)).collect();
         for (upstream, _) in &left {
             upstream.departure.begin();
             upstream.probe_now.notify_one();
-            notes.push((upstream.clone(), "configured".into(), "-".into()));
+            plan.notes.push((upstream.clone(), "configured".into(), "removed".into()));
         }
-        for (upstream, from, to) in notes {
-            let change = Change::new(&upstream, (&from, &to), (cause, ""));
-            self.note(&change, core.snapshot().members().len(), core.len());
+        for (upstream, from, to) in plan.notes {
             upstream.changed.notify_waiters();
+            if let Some(cause) = cause {
+                let change = Change::new(&upstream, (&from, &to), (cause, ""));
+                self.note(change, core.snapshot().members().len(), core.len());
+            }
         }
-        checks_changed.iter().for_each(|upstream| upstream.probe_now.notify_one());
+        plan.checks_changed.iter().for_each(|upstream| upstream.probe_now.notify_one());
         self.changes.send_modify(|changes| *changes += 1);
-        let joined = ids.into_iter().zip(upstreams).zip(joins);
-        let joined = joined.filter(|(_, joins)| *joins).map(|(joined, _)| joined).collect();
+        let joined = ids.into_iter().zip(joins);
+        let joined = joined.filter_map(|(id, joins)| Some((id, joins?))).collect();
         Arranged { joined, left }
     }
 
@@ -324,12 +300,10 @@ impl LiveCluster {
     }
 
     /// A change that the operator made.
-    fn note(&self, change: &Change, eligible: usize, total: usize) {
-        let Change { server, from, to, cause, .. } = change;
-        info!(
-            "server={server} from=\"{from}\" to=\"{to}\" cause=\"{cause}\" eligible={eligible}/{total}"
-        );
-        self.remember(Arc::new(change.clone()));
+    fn note(&self, change: Change, eligible: usize, total: usize) {
+        let Change { server, from, to, cause, .. } = &change;
+        info!("server={server} from={from} to={to} cause=\"{cause}\" eligible={eligible}/{total}");
+        self.remember(Arc::new(change));
     }
 
     fn remember(&self, change: Arc<Change>) {
@@ -352,16 +326,52 @@ impl LiveCluster {
 /// What a client is told that found no server, while there is none to probe.
 const DEFAULT_RETRY_AFTER: u64 = 10;
 
-/// Takes over what may change of a server. Returns whether its check did.
-fn update(upstream: &Upstream, server: &Server) -> bool {
-    if **upstream.name.load() != server.name {
-        upstream.name.store(Arc::new(server.name.clone()));
+/// The servers as they are to be arranged, and what that changes.
+#[derive(Default)]
+struct Plan {
+    /// Those that are configured so far, by address; in the end those that leave.
+    before: BTreeMap<String, State<Upstream>>,
+    slots: Vec<Slot<Upstream>>,
+    /// What changes, for the log: from and to.
+    notes: Vec<(Arc<Upstream>, String, String)>,
+    checks_changed: Vec<Arc<Upstream>>,
+}
+
+impl Plan {
+    fn keep_or_join(&mut self, server: &Server) {
+        let address = server.authority.to_string();
+        let share = Share { weight: server.weight, seed: hash(address.as_bytes()) };
+        let thresholds = server.health.thresholds;
+        let stays = self.before.remove(&address);
+        let (id, was) = (stays.as_ref().map(|s| s.id), stays.as_ref().map(|s| s.wanted));
+        let wanted = server.wanted.or(was).unwrap_or_default();
+        let upstream = match stays {
+            Some(state) => self.keep(state, server),
+            None => Arc::new(Upstream::new(server)),
+        };
+        if was != Some(wanted) {
+            let from = was.map_or("-".into(), |was| was.to_string());
+            self.notes.push((upstream.clone(), from, wanted.to_string()));
+        }
+        self.slots.push(Slot { id, wanted, thresholds, share, server: upstream });
     }
-    let changed = **upstream.check.load() != server.health;
-    if changed {
-        upstream.check.store(Arc::new(server.health.clone()));
+
+    /// Takes over what may change of a server.
+    fn keep(&mut self, state: State<Upstream>, server: &Server) -> Arc<Upstream> {
+        let (upstream, from, to) = (state.server, state.share.weight, server.weight);
+        if from != to {
+            let (from, to) = (format!("weight:{from}"), format!("weight:{to}"));
+            self.notes.push((upstream.clone(), from, to));
+        }
+        if **upstream.name.load() != server.name {
+            upstream.name.store(Arc::new(server.name.clone()));
+        }
+        if **upstream.check.load() != server.health {
+            upstream.check.store(Arc::new(server.health.clone()));
+            self.checks_changed.push(upstream.clone());
+        }
+        upstream
     }
-    changed
 }
 
 impl Change {

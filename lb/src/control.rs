@@ -55,7 +55,7 @@ impl Control {
             config: Mutex::new(config),
             care,
         };
-        control.apply(&control.config(), "start");
+        control.apply(&control.config(), None);
         control
     }
 
@@ -128,7 +128,7 @@ impl Control {
         config.servers = next.servers;
         config.settings = next.settings;
         config.health = next.health;
-        self.apply(&config, cause);
+        self.apply(&config, Some(cause));
     }
 
     fn change(
@@ -140,14 +140,14 @@ impl Control {
         let mut next = config.clone();
         edit(&mut next)?;
         *config = next;
-        self.apply(&config, cause);
+        self.apply(&config, Some(cause));
         Ok(())
     }
 
     /// Called with the lock held, so that changes are applied in their order.
-    fn apply(&self, config: &Config, cause: &str) {
+    fn apply(&self, config: &Config, cause: Option<&str>) {
         for what in self.settings.load().differences(&config.settings) {
-            info!("{what} changed cause=\"{cause}\"");
+            info!("{what} changed cause=\"{}\"", cause.unwrap_or_default());
         }
         self.settings.store(Arc::new(config.settings.clone()));
         let arranged = self.cluster.arrange(&config.servers, &config.settings, cause);
