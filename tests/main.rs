@@ -10,6 +10,7 @@
 mod choices;
 mod cli;
 mod kills;
+mod listeners;
 mod probes;
 mod programs;
 mod rotation;

@@ -1,6 +1,6 @@
 //! The command line: what was typed, validated once into a [`Config`].
 
-use std::{net::IpAddr, num::NonZeroU32, thread, time::Duration};
+use std::{net::IpAddr, num::NonZeroU32, os::fd::RawFd, thread, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hyper::http::uri::PathAndQuery;
@@ -9,10 +9,12 @@ use ipnet::IpNet;
 use crate::{
     balance::{Thresholds, WhenAllDown},
     config::{
-        Config, DEFAULT_PORT, HealthCheck, Invalid, Server, StatusSet, Timeouts, parse_count,
-        parse_duration, parse_health_path, parse_network, parse_size, reject_duplicates,
+        Bind, Config, DEFAULT_PORT, HealthCheck, Invalid, Server, StatusSet, Timeouts, invalid,
+        parse_count, parse_duration, parse_health_path, parse_network, parse_size,
+        reject_duplicates,
     },
     dealing::{Backend, Dealing},
+    service,
 };
 
 /// An HTTP load balancer: round robin with health checks; a client sees no
@@ -45,9 +47,11 @@ struct ListenArgs {
     /// The port to listen on; 0 means any free one [default: 80].
     #[arg(long)]
     port: Option<u16>,
-    /// The address to listen on [default: every address of this machine].
-    #[arg(long, value_name = "ADDR")]
-    bind: Option<IpAddr>,
+    /// The address to listen on [default: every address of this machine], or
+    /// the descriptor of a listening socket that is inherited; repeat that for
+    /// more. Without --bind and --port the sockets of systemd are taken.
+    #[arg(long, value_name = "ADDR|fd:N")]
+    bind: Vec<Bind>,
     /// A server: http://host:port, host:port, or a port of this machine.
     /// Repeat it for more; requests are dealt in this order. One of weight 3
     /// gets three times as many as one of weight 1, one of weight 0 none.
@@ -182,6 +186,8 @@ impl ListenArgs {
     fn into_config(self) -> Result<Config, Invalid> {
         let authorities: Vec<_> = self.backends.iter().map(|b| &b.authority).collect();
         reject_duplicates(&authorities)?;
+        let port = self.port.or(self.port_alone);
+        let (bind, inherited) = where_to_listen(&self.bind, port)?;
         let health = self.health.into_health_check();
         let server = |backend: Backend| Server {
             name: backend.authority.to_string(),
@@ -191,8 +197,9 @@ impl ListenArgs {
         };
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         Ok(Config {
-            bind: self.bind,
-            port: self.port.or(self.port_alone).unwrap_or(DEFAULT_PORT),
+            bind,
+            port: port.unwrap_or(DEFAULT_PORT),
+            inherited,
             servers: self.backends.into_iter().map(server).collect(),
             dealing: self.algorithm.unwrap_or_default(),
             retry_status: self.retry_status.unwrap_or_default(),
@@ -210,6 +217,33 @@ impl ListenArgs {
             debug: self.debug,
         })
     }
+}
+
+/// The address, if one was given, or the inherited sockets.
+fn where_to_listen(
+    bind: &[Bind],
+    port: Option<u16>,
+) -> Result<(Option<IpAddr>, Vec<RawFd>), Invalid> {
+    match bind {
+        [] if port.is_none() => return Ok((None, service::sockets()?)),
+        [] => return Ok((None, Vec::new())),
+        [Bind::Address(address)] => return Ok((Some(*address), Vec::new())),
+        _ => {}
+    }
+    let mut inherited = Vec::new();
+    for bind in bind {
+        match *bind {
+            Bind::Inherited(fd) if !inherited.contains(&fd) => inherited.push(fd),
+            Bind::Inherited(fd) => return invalid(format!("--bind fd:{fd} is given twice")),
+            Bind::Address(_) => {
+                return invalid("--bind takes one address, or descriptors alone: fd:3");
+            }
+        }
+    }
+    if port.is_some() {
+        return invalid("a port cannot be chosen with --bind fd:N: the socket has one already");
+    }
+    Ok((None, inherited))
 }
 
 impl HealthArgs {

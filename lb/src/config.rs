@@ -8,6 +8,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
     ops::RangeInclusive,
+    os::fd::RawFd,
     str::FromStr,
     time::Duration,
 };
@@ -31,6 +32,9 @@ pub struct Config {
     pub bind: Option<IpAddr>,
     /// The port to listen on; 0 means any free one.
     pub port: u16,
+    /// Inherited listening sockets, by number; they take the place of `bind`
+    /// and `port`. Default none.
+    pub inherited: Vec<RawFd>,
     /// The servers, in configuration order.
     pub servers: Vec<Server>,
     /// How requests are dealt to them. Default in turn.
@@ -59,6 +63,31 @@ pub struct Config {
     pub debug: bool,
     /// How long things may take.
     pub timeouts: Timeouts,
+}
+
+/// Where to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// On an address of this machine.
+    Address(IpAddr),
+    /// On the socket that is inherited as this descriptor.
+    Inherited(RawFd),
+}
+
+impl FromStr for Bind {
+    type Err = Invalid;
+
+    /// Reads an address (`127.0.0.1`, `::1`), or a descriptor as `fd:3`.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.strip_prefix("fd:").map(str::parse) {
+            Some(Ok(fd @ 0..)) => Ok(Bind::Inherited(fd)),
+            Some(_) => invalid("not the number of a descriptor; expected fd:3"),
+            None => match text.parse() {
+                Ok(address) => Ok(Bind::Address(address)),
+                Err(_) => invalid("not an address; expected 127.0.0.1, ::1 or fd:3"),
+            },
+        }
+    }
 }
 
 /// How long things may take.
@@ -420,6 +449,15 @@ mod tests {
         assert!(inside("::1", "::1") && !inside("127.0.0.1", "127.0.0.2"));
         for bad in ["", "10.0.0.0/33", "localhost", "10.0.0"] {
             assert!(parse_network(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn binds() {
+        assert_eq!("fd:3".parse(), Ok(Bind::Inherited(3)));
+        assert_eq!("::1".parse(), Ok(Bind::Address(Ipv6Addr::LOCALHOST.into())));
+        for bad in ["", "fd:", "fd:-1", "fd:x", "fd:4294967296", "localhost", "127.0.0.1:80"] {
+            assert!(bad.parse::<Bind>().is_err(), "{bad}");
         }
     }
 

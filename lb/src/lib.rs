@@ -9,6 +9,7 @@
 
 pub mod balance;
 pub mod config;
+pub mod inherit;
 pub mod net;
 
 pub mod error;
@@ -30,4 +31,5 @@ pub mod cli;
 pub mod client;
 pub mod serve;
 pub mod server;
+pub mod service;
 pub mod worker;
