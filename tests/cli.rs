@@ -206,6 +206,12 @@ fn every_flag_is_taken_with_and_without_listen() {
         "10.0.0.0/8",
         "--trusted-proxy",
         "::1",
+        "--log-format",
+        "json",
+        "--access-log",
+        "-",
+        "--log-level",
+        "debug",
         "--fresh-posts",
         "--debug",
     ];

@@ -11,6 +11,7 @@ mod choices;
 mod cli;
 mod kills;
 mod listeners;
+mod logs;
 mod probes;
 mod programs;
 mod rotation;

@@ -1,12 +1,16 @@
 //! The command line: what was typed, validated once into a [`Config`].
 
-use std::{net::IpAddr, num::NonZeroU32, os::fd::RawFd, thread, time::Duration};
+use std::{ffi::OsString, net::IpAddr, num::NonZeroU32, os::fd::RawFd, thread, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use hyper::http::uri::PathAndQuery;
 use ipnet::IpNet;
 
 use crate::{
+    access_log::{Destination, Format},
     balance::{Thresholds, WhenAllDown},
     config::{
         Bind, Config, DEFAULT_PORT, HealthCheck, Invalid, Server, StatusSet, Timeouts, invalid,
@@ -14,6 +18,7 @@ use crate::{
         reject_duplicates,
     },
     dealing::{Backend, Dealing},
+    logs::{Level, Logs},
     service,
 };
 
@@ -36,7 +41,7 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Balance requests over the servers (what `lb` does without a command).
-    Listen(ListenArgs),
+    Listen(Box<ListenArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +85,8 @@ struct ListenArgs {
     /// Worker threads [default: one a core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
+    #[command(flatten)]
+    logs: LogArgs,
     /// Print each request as it came and each answer's status line.
     #[arg(long)]
     debug: bool,
@@ -145,6 +152,30 @@ struct LimitArgs {
     trusted_proxies: Vec<IpNet>,
 }
 
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logs")]
+struct LogArgs {
+    /// Where the line of each request goes: a file, - for standard output, or
+    /// off. SIGUSR1 opens the file anew, for whoever has renamed it.
+    #[arg(
+        long,
+        value_name = "PATH|-|off",
+        default_value = "-",
+        value_parser = OsStringValueParser::new().try_map(parse_destination)
+    )]
+    access_log: Destination,
+    /// How the line of each request looks.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: Format,
+    /// What goes to standard error, unless RUST_LOG says it.
+    #[arg(long, value_enum, default_value = "info")]
+    log_level: Level,
+}
+
+fn parse_destination(text: OsString) -> Result<Destination, Invalid> {
+    if text.is_empty() { invalid("no path; expected a file, - or off") } else { Ok(text.into()) }
+}
+
 impl LimitArgs {
     fn timeouts(&self) -> Timeouts {
         Timeouts {
@@ -174,11 +205,10 @@ impl Cli {
     /// # Errors
     /// Values that are good by themselves do not fit together.
     pub fn into_config(self) -> Result<Config, Invalid> {
-        let args = match self.command {
-            Some(Command::Listen(args)) => args,
-            None => self.listen,
-        };
-        args.into_config()
+        match self.command {
+            Some(Command::Listen(args)) => args.into_config(),
+            None => self.listen.into_config(),
+        }
     }
 }
 
@@ -215,6 +245,11 @@ impl ListenArgs {
             max_body: self.limits.max_body,
             trusted_proxies: self.limits.trusted_proxies,
             debug: self.debug,
+            logs: Logs {
+                access: self.logs.access_log,
+                format: self.logs.log_format,
+                level: self.logs.log_level,
+            },
         })
     }
 }

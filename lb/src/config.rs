@@ -20,6 +20,7 @@ use thiserror::Error;
 use crate::{
     balance::{Thresholds, WhenAllDown},
     dealing::Dealing,
+    logs::Logs,
 };
 
 /// The port that `lb` listens on unless told otherwise.
@@ -61,6 +62,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Print each request's head and each answer's status line.
     pub debug: bool,
+    /// What is logged, and where to.
+    pub logs: Logs,
     /// How long things may take.
     pub timeouts: Timeouts,
 }

@@ -1,17 +1,15 @@
 //! The `lb` program: parse, run, exit code.
 
-use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use lb::{
-    access_log::AccessLog,
-    cli::Cli,
-    config::Config,
-    net::Tcp,
-    output::{Output, Stream},
-    server,
-};
+use lb::{access_log::AccessLog, cli::Cli, config::Config, net::Tcp, server};
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
     thread::disable_transparent_huge_pages,
@@ -21,7 +19,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,36 +38,25 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // If nobody reads it, the exit code must do.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// State changes and troubles go to standard error; `RUST_LOG` says how many.
-fn start_logging(stderr: Output) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || stderr.clone())
-        .log_internal_errors(false)
-        .with_target(false)
-        .with_ansi(false)
-        .init();
-}
-
 fn run(config: Config) -> Result<()> {
-    let stdout = Output::start(Stream::Stdout).context("cannot start the log's thread")?;
-    let stderr = Output::start(Stream::Stderr).context("cannot start the log's thread")?;
-    start_logging(stderr.clone());
+    let (log, stderr) = config.logs.start()?;
+    let log = Arc::new(log);
     let config = Config { descriptors: connections_for(raise_descriptor_limit()), ..config };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let stop = stop_signal()?;
-        let log = Arc::new(AccessLog::new(stdout.clone()));
-        let ended = server::run(Tcp, config, log, stop).await;
-        // A reader that has stopped reading does not keep us here.
-        let _ = timeout(LAST_WORDS, async { tokio::join!(stdout.close(), stderr.close()) }).await;
+        reopen_on_signal(log.clone())?;
+        let ended = server::run(Tcp, config, log.clone(), stop).await;
+        // A reader that has stopped reading does not keep us here; what the
+        // other logs have lost is said on standard error.
+        let _ = timeout(LAST_WORDS, log.close()).await;
+        let _ = timeout(LAST_WORDS, stderr.close()).await;
         ended
     })
 }
@@ -94,6 +80,17 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
         }
     });
     Ok(async { drop(stopped.await) })
+}
+
+/// Opens the access log anew at each SIGUSR1.
+fn reopen_on_signal(log: Arc<AccessLog>) -> Result<()> {
+    let mut renamed = signal(SignalKind::user_defined1()).context("cannot watch for SIGUSR1")?;
+    tokio::task::spawn_local(async move {
+        while renamed.recv().await.is_some() {
+            log.reopen();
+        }
+    });
+    Ok(())
 }
 
 /// How many clients fit into `descriptors`: three fifths of them, as the others
