@@ -45,6 +45,9 @@ fn mistakes_are_usage_errors_that_name_the_value() {
     check(&["--bind", "::1", "--bind", "127.0.0.1"], 2, "one address, or descriptors alone");
     check(&["--bind", "fd:3", "--bind", "::1"], 2, "one address, or descriptors alone");
     check(&["--bind", "fd:3", "--port", "0"], 2, "a port cannot be chosen with --bind fd:N");
+    check(&["completions", "tcsh"], 2, "[possible values: bash, elvish, fish, powershell, zsh]");
+    check(&["completions"], 2, "<SHELL>");
+    check(&["man", "lb"], 2, "lb");
     check(&["--health-period", "0"], 2, "longer than zero");
     check(&["--health-period", "soon"], 2, "not a duration");
     check(&["--health-timeout", "-1s"], 2, "--health-timeout");
@@ -116,6 +119,32 @@ fn help_and_version_go_to_standard_output() {
         assert!(String::from_utf8_lossy(&output.stdout).contains(text));
         assert!(output.stderr.is_empty());
     }
+}
+
+#[test]
+fn completions_and_the_manual_go_to_standard_output() {
+    for (arguments, text) in [
+        (&["completions", "bash"][..], "--access-log"),
+        (&["completions", "zsh"], "#compdef lb"),
+        (&["completions", "fish"], "complete -c lb"),
+        (&["man"], ".SH SIGNALS"),
+        (&["man"], "\\-\\-health\\-period"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_lb")).args(arguments).assert().success();
+        let output = output.get_output();
+        assert!(String::from_utf8_lossy(&output.stdout).contains(text), "{arguments:?}");
+        assert!(output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_document_that_cannot_be_printed_is_a_sentence() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = lb();
+    let output = command.arg("man").stdout(full).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("error: cannot write to standard output: "), "{said}");
 }
 
 /// One GET on a connection of its own; the whole answer as text.

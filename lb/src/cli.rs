@@ -1,11 +1,12 @@
 //! The command line: what was typed, validated once into a [`Config`].
 
-use std::{ffi::OsString, net::IpAddr, num::NonZeroU32, os::fd::RawFd, thread, time::Duration};
+use std::{ffi::OsString, io, net::IpAddr, num::NonZeroU32, os::fd::RawFd, thread, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{OsStringValueParser, TypedValueParser},
 };
+use clap_complete::Shell;
 use hyper::http::uri::PathAndQuery;
 use ipnet::IpNet;
 
@@ -18,6 +19,7 @@ use crate::{
         reject_duplicates,
     },
     dealing::{Backend, Dealing},
+    documents,
     logs::{Level, Logs},
     service,
 };
@@ -42,6 +44,13 @@ Examples:
 enum Command {
     /// Balance requests over the servers (what `lb` does without a command).
     Listen(Box<ListenArgs>),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page, in roff.
+    Man,
 }
 
 #[derive(Debug, Args)]
@@ -200,6 +209,18 @@ enum WhenAllDownArg {
 }
 
 impl Cli {
+    /// What is asked for instead of a run, if it is: text to print.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn document(&self) -> io::Result<Option<Vec<u8>>> {
+        match &self.command {
+            Some(Command::Completions { shell }) => Ok(Some(documents::completions(*shell))),
+            Some(Command::Man) => documents::manual().map(Some),
+            Some(Command::Listen(_)) | None => Ok(None),
+        }
+    }
+
     /// Validates what was typed.
     ///
     /// # Errors
@@ -207,7 +228,7 @@ impl Cli {
     pub fn into_config(self) -> Result<Config, Invalid> {
         match self.command {
             Some(Command::Listen(args)) => args.into_config(),
-            None => self.listen.into_config(),
+            _ => self.listen.into_config(),
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod accept;
 pub mod access_log;
 pub mod cli;
 pub mod client;
+pub mod documents;
 pub mod logs;
 pub mod serve;
 pub mod server;

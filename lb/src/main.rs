@@ -30,17 +30,32 @@ fn main() -> ExitCode {
     // Of a connection's buffers only the first page is ever used: huge pages
     // would make all of them resident. Where it cannot be said they stay.
     let _ = disable_transparent_huge_pages(true);
-    let config = match Cli::parse().into_config() {
-        Ok(config) => config,
-        Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
+    let cli = Cli::parse();
+    let ended = match cli.document() {
+        Ok(None) => match cli.into_config() {
+            Ok(config) => run(config),
+            Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
+        },
+        document => print(document),
     };
-    match run(config) {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // If nobody reads it, the exit code must do.
             let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints what was asked for. A reader that has seen enough is no mistake.
+fn print(document: io::Result<Option<Vec<u8>>>) -> Result<()> {
+    let text = document?.unwrap_or_default();
+    match io::stdout().write_all(&text).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
     }
 }
 
