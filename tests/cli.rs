@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Stdio},
 };
 
@@ -19,7 +19,7 @@ fn refused(flags: &[&str]) -> (i32, String) {
 }
 
 #[track_caller]
-fn check(flags: &[&str], code: i32, sentence: &str) {
+pub(crate) fn check(flags: &[&str], code: i32, sentence: &str) {
     let (got, text) = refused(flags);
     assert_eq!(got, code, "{flags:?}: {text}");
     assert!(text.starts_with("error: "), "{flags:?}: {text}");
@@ -40,6 +40,14 @@ fn mistakes_are_usage_errors_that_name_the_value() {
     check(&["nowhere"], 2, "nowhere");
     check(&["8000", "--port", "8001"], 2, "cannot be used with");
     check(&["--bind", "localhost"], 2, "--bind");
+    check(&["--bind", "fd:x"], 2, "not the number of a descriptor; expected fd:3");
+    check(&["--bind", "fd:3", "--bind", "fd:3"], 2, "--bind fd:3 is given twice");
+    check(&["--bind", "::1", "--bind", "127.0.0.1"], 2, "one address, or descriptors alone");
+    check(&["--bind", "fd:3", "--bind", "::1"], 2, "one address, or descriptors alone");
+    check(&["--bind", "fd:3", "--port", "0"], 2, "a port cannot be chosen with --bind fd:N");
+    check(&["completions", "tcsh"], 2, "[possible values: bash, elvish, fish, powershell, zsh]");
+    check(&["completions"], 2, "<SHELL>");
+    check(&["man", "lb"], 2, "lb");
     check(&["--health-period", "0"], 2, "longer than zero");
     check(&["--health-period", "soon"], 2, "not a duration");
     check(&["--health-timeout", "-1s"], 2, "--health-timeout");
@@ -113,17 +121,54 @@ fn help_and_version_go_to_standard_output() {
     }
 }
 
+#[test]
+fn completions_and_the_manual_go_to_standard_output() {
+    for (arguments, text) in [
+        (&["completions", "bash"][..], "--access-log"),
+        (&["completions", "zsh"], "#compdef lb"),
+        (&["completions", "fish"], "complete -c lb"),
+        (&["man"], ".SH SIGNALS"),
+        (&["man"], "\\-\\-health\\-period"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_lb")).args(arguments).assert().success();
+        let output = output.get_output();
+        assert!(String::from_utf8_lossy(&output.stdout).contains(text), "{arguments:?}");
+        assert!(output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_document_that_cannot_be_printed_is_a_sentence() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = lb();
+    let output = command.arg("man").stdout(full).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("error: cannot write to standard output: "), "{said}");
+}
+
 /// One GET on a connection of its own; the whole answer as text.
-fn get(port: u16) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.write_all(b"GET /x HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+pub(crate) fn get(port: u16) -> String {
+    get_target(port, "/x")
+}
+
+/// One GET of `target`.
+pub(crate) fn get_target(port: u16, target: &str) -> String {
+    get_from((Ipv4Addr::LOCALHOST, port).into(), target)
+}
+
+/// One GET of `target` at `address`.
+pub(crate) fn get_from(address: SocketAddr, target: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
 }
 
 /// A sample backend and its port.
-fn backend() -> (Running, String) {
+pub(crate) fn backend() -> (Running, String) {
     let mut command = be();
     command.args(["0", "--health-path", "/health"]);
     let running = Running::start(command);
@@ -132,7 +177,7 @@ fn backend() -> (Running, String) {
 }
 
 /// Starts `lb` on any free port with these flags.
-fn balance(flags: &[&str]) -> (Running, u16) {
+pub(crate) fn balance(flags: &[&str]) -> (Running, u16) {
     let mut command = lb();
     command.args(flags);
     let running = Running::start(command);
@@ -190,6 +235,12 @@ fn every_flag_is_taken_with_and_without_listen() {
         "10.0.0.0/8",
         "--trusted-proxy",
         "::1",
+        "--log-format",
+        "json",
+        "--access-log",
+        "-",
+        "--log-level",
+        "debug",
         "--fresh-posts",
         "--debug",
     ];

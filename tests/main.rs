@@ -10,6 +10,8 @@
 mod choices;
 mod cli;
 mod kills;
+mod listeners;
+mod logs;
 mod probes;
 mod programs;
 mod rotation;

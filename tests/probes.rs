@@ -8,6 +8,7 @@ use std::{
     io,
     net::SocketAddr,
     num::NonZeroU32,
+    os::fd::RawFd,
     rc::Rc,
     sync::{Arc, Mutex},
     time::Duration,
@@ -57,6 +58,10 @@ impl Net for OneServer {
     type Accepted = ();
 
     fn listen(&self, _: SocketAddr) -> io::Result<()> {
+        unreachable!("probes do not listen")
+    }
+
+    fn inherit(&self, _: RawFd) -> io::Result<()> {
         unreachable!("probes do not listen")
     }
 

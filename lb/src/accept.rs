@@ -56,14 +56,13 @@ impl<N: Net> Workers<N> {
         })
     }
 
-    /// Accepts connections for ever.
+    /// Accepts connections for ever. Dropped, it loses none: once one has been
+    /// accepted, nothing is waited for.
     pub async fn accept_all(self: &Rc<Self>, net: &N, listener: &N::Listener) {
         loop {
-            if self.waiting.is_none() {
-                drop(self.room.acquire().await);
-            }
+            self.place().await;
             match net.accept(listener).await {
-                Ok(connection) => self.admit(net, connection).await,
+                Ok(connection) => self.admit(net, connection),
                 Err(error) => pause_after(&error).await,
             }
         }
@@ -71,25 +70,32 @@ impl<N: Net> Workers<N> {
 
     /// Accepts those who are already waiting: closing the listener would reset them.
     pub async fn accept_waiting(self: &Rc<Self>, net: &N, listener: N::Listener) {
-        while let Ok(Ok(connection)) = timeout(Duration::ZERO, net.accept(&listener)).await {
-            self.admit(net, connection).await;
+        loop {
+            self.place().await;
+            let accepted = timeout(Duration::ZERO, net.accept(&listener)).await;
+            let Ok(Ok(connection)) = accepted else { return };
+            self.admit(net, connection);
         }
     }
 
-    async fn admit(self: &Rc<Self>, net: &N, (accepted, address): (N::Accepted, SocketAddr)) {
+    /// Waits until one more may be accepted: others stay in the kernel's queue.
+    async fn place(&self) {
+        drop(self.waiting.as_ref().unwrap_or(&self.room).acquire().await);
+    }
+
+    fn admit(self: &Rc<Self>, net: &N, (accepted, address): (N::Accepted, SocketAddr)) {
         let room = self.room.clone();
         if let Ok(room) = room.clone().try_acquire_owned() {
             return self.hand_over((accepted, address, room));
         }
-        // Neither semaphore is ever closed.
-        let Some(waiting) = self.waiting.clone() else {
-            let Ok(room) = room.acquire_owned().await else { return };
-            return self.hand_over((accepted, address, room));
-        };
-        let Ok(waiting) = waiting.acquire_owned().await else { return };
         let (workers, net) = (self.clone(), net.clone());
         tokio::task::spawn_local(async move {
-            let _waiting = waiting;
+            // Neither semaphore is ever closed.
+            let Some(waiting) = workers.waiting.clone() else {
+                let Ok(room) = room.acquire_owned().await else { return };
+                return workers.hand_over((accepted, address, room));
+            };
+            let _waiting = waiting.acquire_owned().await;
             match timeout(ROOM_PATIENCE, room.acquire_owned()).await {
                 Ok(Ok(room)) => workers.hand_over((accepted, address, room)),
                 _ => {

@@ -1,19 +1,27 @@
 //! The command line: what was typed, validated once into a [`Config`].
 
-use std::{net::IpAddr, num::NonZeroU32, thread, time::Duration};
+use std::{ffi::OsString, io, net::IpAddr, num::NonZeroU32, os::fd::RawFd, thread, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
+use clap_complete::Shell;
 use hyper::http::uri::PathAndQuery;
 use ipnet::IpNet;
 
 use crate::{
+    access_log::{Destination, Format},
     balance::{Thresholds, WhenAllDown},
     config::{
-        Config, DEFAULT_PORT, HealthCheck, Invalid, Server, Settings, StatusSet, Timeouts,
-        parse_count, parse_duration, parse_health_path, parse_network, parse_size,
+        Bind, Config, DEFAULT_PORT, HealthCheck, Invalid, Server, Settings, StatusSet, Timeouts,
+        invalid, parse_count, parse_duration, parse_health_path, parse_network, parse_size,
         reject_duplicates,
     },
     dealing::{Backend, Dealing},
+    documents,
+    logs::{Level, Logs},
+    service,
 };
 
 /// An HTTP load balancer: round robin with health checks; a client sees no
@@ -35,7 +43,14 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Balance requests over the servers (what `lb` does without a command).
-    Listen(ListenArgs),
+    Listen(Box<ListenArgs>),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page, in roff.
+    Man,
 }
 
 #[derive(Debug, Args)]
@@ -46,9 +61,11 @@ struct ListenArgs {
     /// The port to listen on; 0 means any free one [default: 80].
     #[arg(long)]
     port: Option<u16>,
-    /// The address to listen on [default: every address of this machine].
-    #[arg(long, value_name = "ADDR")]
-    bind: Option<IpAddr>,
+    /// The address to listen on [default: every address of this machine], or
+    /// the descriptor of a listening socket that is inherited; repeat that for
+    /// more. Without --bind and --port the sockets of systemd are taken.
+    #[arg(long, value_name = "ADDR|fd:N")]
+    bind: Vec<Bind>,
     /// A server: http://host:port, host:port, or a port of this machine.
     /// Repeat it for more; requests are dealt in this order. One of weight 3
     /// gets three times as many as one of weight 1, one of weight 0 none.
@@ -77,6 +94,8 @@ struct ListenArgs {
     /// Worker threads [default: one a core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
+    #[command(flatten)]
+    logs: LogArgs,
     /// Print each request as it came and each answer's status line.
     #[arg(long)]
     debug: bool,
@@ -142,6 +161,30 @@ struct LimitArgs {
     trusted_proxies: Vec<IpNet>,
 }
 
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logs")]
+struct LogArgs {
+    /// Where the line of each request goes: a file, - for standard output, or
+    /// off. SIGUSR1 opens the file anew, for whoever has renamed it.
+    #[arg(
+        long,
+        value_name = "PATH|-|off",
+        default_value = "-",
+        value_parser = OsStringValueParser::new().try_map(parse_destination)
+    )]
+    access_log: Destination,
+    /// How the line of each request looks.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: Format,
+    /// What goes to standard error, unless RUST_LOG says it.
+    #[arg(long, value_enum, default_value = "info")]
+    log_level: Level,
+}
+
+fn parse_destination(text: OsString) -> Result<Destination, Invalid> {
+    if text.is_empty() { invalid("no path; expected a file, - or off") } else { Ok(text.into()) }
+}
+
 impl LimitArgs {
     fn timeouts(&self) -> Timeouts {
         Timeouts {
@@ -166,16 +209,27 @@ enum WhenAllDownArg {
 }
 
 impl Cli {
+    /// What is asked for instead of a run, if it is: text to print.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn document(&self) -> io::Result<Option<Vec<u8>>> {
+        match &self.command {
+            Some(Command::Completions { shell }) => Ok(Some(documents::completions(*shell))),
+            Some(Command::Man) => documents::manual().map(Some),
+            Some(Command::Listen(_)) | None => Ok(None),
+        }
+    }
+
     /// Validates what was typed.
     ///
     /// # Errors
     /// Values that are good by themselves do not fit together.
     pub fn into_config(self) -> Result<Config, Invalid> {
-        let args = match self.command {
-            Some(Command::Listen(args)) => args,
-            None => self.listen,
-        };
-        args.into_config()
+        match self.command {
+            Some(Command::Listen(args)) => args.into_config(),
+            _ => self.listen.into_config(),
+        }
     }
 }
 
@@ -183,6 +237,8 @@ impl ListenArgs {
     fn into_config(self) -> Result<Config, Invalid> {
         let authorities: Vec<_> = self.backends.iter().map(|b| &b.authority).collect();
         reject_duplicates(&authorities)?;
+        let port = self.port.or(self.port_alone);
+        let (bind, inherited) = where_to_listen(&self.bind, port)?;
         let health = self.health.into_health_check();
         let server = |backend: Backend| Server {
             name: backend.authority.to_string(),
@@ -193,13 +249,19 @@ impl ListenArgs {
         };
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         Ok(Config {
-            bind: self.bind,
-            port: self.port.or(self.port_alone).unwrap_or(DEFAULT_PORT),
+            bind,
+            port: port.unwrap_or(DEFAULT_PORT),
+            inherited,
             workers: self.workers.map_or_else(cores, usize::from),
             max_connections: self.limits.max_connections,
             descriptors: usize::MAX,
             servers: self.backends.into_iter().map(server).collect(),
             health: health.clone(),
+            logs: Logs {
+                access: self.logs.access_log,
+                format: self.logs.log_format,
+                level: self.logs.log_level,
+            },
             settings: Settings {
                 dealing: self.algorithm.unwrap_or_default(),
                 when_all_down: match self.when_all_down {
@@ -215,6 +277,33 @@ impl ListenArgs {
             },
         })
     }
+}
+
+/// The address, if one was given, or the inherited sockets.
+fn where_to_listen(
+    bind: &[Bind],
+    port: Option<u16>,
+) -> Result<(Option<IpAddr>, Vec<RawFd>), Invalid> {
+    match bind {
+        [] if port.is_none() => return Ok((None, service::sockets()?)),
+        [] => return Ok((None, Vec::new())),
+        [Bind::Address(address)] => return Ok((Some(*address), Vec::new())),
+        _ => {}
+    }
+    let mut inherited = Vec::new();
+    for bind in bind {
+        match *bind {
+            Bind::Inherited(fd) if !inherited.contains(&fd) => inherited.push(fd),
+            Bind::Inherited(fd) => return invalid(format!("--bind fd:{fd} is given twice")),
+            Bind::Address(_) => {
+                return invalid("--bind takes one address, or descriptors alone: fd:3");
+            }
+        }
+    }
+    if port.is_some() {
+        return invalid("a port cannot be chosen with --bind fd:N: the socket has one already");
+    }
+    Ok((None, inherited))
 }
 
 impl HealthArgs {

@@ -8,6 +8,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
     ops::RangeInclusive,
+    os::fd::RawFd,
     str::FromStr,
     time::Duration,
 };
@@ -19,6 +20,7 @@ use thiserror::Error;
 use crate::{
     balance::{Thresholds, Wanted, WhenAllDown},
     dealing::Dealing,
+    logs::Logs,
 };
 
 /// The port that `lb` listens on unless told otherwise.
@@ -31,6 +33,9 @@ pub struct Config {
     pub bind: Option<IpAddr>,
     /// The port to listen on; 0 means any free one.
     pub port: u16,
+    /// Inherited listening sockets, by number; they take the place of `bind`
+    /// and `port`. Default none.
+    pub inherited: Vec<RawFd>,
     /// Worker threads.
     pub workers: usize,
     /// Client connections at one time, at most; one more waits for a second,
@@ -39,6 +44,8 @@ pub struct Config {
     /// How many connections this process has descriptors for; what is more
     /// waits in the kernel's queue.
     pub descriptors: usize,
+    /// What is logged, and where to.
+    pub logs: Logs,
     /// The servers, in configuration order.
     pub servers: Vec<Server>,
     /// How the health of a server is checked that says nothing else.
@@ -75,11 +82,16 @@ impl Config {
     /// What differs of what only holds from the start on.
     pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
         let differences = [
-            ("the address to listen on", (self.bind, self.port) != (other.bind, other.port)),
+            ("the address to listen on", self.address() != other.address()),
             ("the number of workers", self.workers != other.workers),
             ("the limit of connections", self.max_connections != other.max_connections),
+            ("the logs", self.logs != other.logs),
         ];
         named(differences)
+    }
+
+    fn address(&self) -> (Option<IpAddr>, u16, &[RawFd]) {
+        (self.bind, self.port, &self.inherited)
     }
 }
 
@@ -103,6 +115,31 @@ impl Settings {
 
 fn named<const N: usize>(differences: [(&'static str, bool); N]) -> Vec<&'static str> {
     differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+/// Where to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// On an address of this machine.
+    Address(IpAddr),
+    /// On the socket that is inherited as this descriptor.
+    Inherited(RawFd),
+}
+
+impl FromStr for Bind {
+    type Err = Invalid;
+
+    /// Reads an address (`127.0.0.1`, `::1`), or a descriptor as `fd:3`.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.strip_prefix("fd:").map(str::parse) {
+            Some(Ok(fd @ 0..)) => Ok(Bind::Inherited(fd)),
+            Some(_) => invalid("not the number of a descriptor; expected fd:3"),
+            None => match text.parse() {
+                Ok(address) => Ok(Bind::Address(address)),
+                Err(_) => invalid("not an address; expected 127.0.0.1, ::1 or fd:3"),
+            },
+        }
+    }
 }
 
 /// How long things may take.
@@ -467,6 +504,15 @@ mod tests {
         assert!(inside("::1", "::1") && !inside("127.0.0.1", "127.0.0.2"));
         for bad in ["", "10.0.0.0/33", "localhost", "10.0.0"] {
             assert!(parse_network(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn binds() {
+        assert_eq!("fd:3".parse(), Ok(Bind::Inherited(3)));
+        assert_eq!("::1".parse(), Ok(Bind::Address(Ipv6Addr::LOCALHOST.into())));
+        for bad in ["", "fd:", "fd:-1", "fd:x", "fd:4294967296", "localhost", "127.0.0.1:80"] {
+            assert!(bad.parse::<Bind>().is_err(), "{bad}");
         }
     }
 

@@ -9,6 +9,7 @@
 
 pub mod balance;
 pub mod config;
+pub mod inherit;
 pub mod net;
 
 pub mod error;
@@ -31,6 +32,9 @@ pub mod accept;
 pub mod access_log;
 pub mod cli;
 pub mod client;
+pub mod documents;
+pub mod logs;
 pub mod serve;
 pub mod server;
+pub mod service;
 pub mod worker;

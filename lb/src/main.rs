@@ -1,17 +1,16 @@
 //! The `lb` program: parse, run, exit code.
 
-use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use lb::{
-    access_log::AccessLog,
-    cli::Cli,
-    config::Config,
-    control::Control,
-    net::Tcp,
-    output::{Output, Stream},
-    reload, server,
+    access_log::AccessLog, cli::Cli, config::Config, control::Control, net::Tcp, reload, server,
 };
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -23,7 +22,6 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,46 +33,50 @@ fn main() -> ExitCode {
     // Of a connection's buffers only the first page is ever used: huge pages
     // would make all of them resident. Where it cannot be said they stay.
     let _ = disable_transparent_huge_pages(true);
-    let config = match Cli::parse().into_config() {
-        Ok(config) => config,
-        Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
+    let cli = Cli::parse();
+    let ended = match cli.document() {
+        Ok(None) => match cli.into_config() {
+            Ok(config) => run(config),
+            Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
+        },
+        document => print(document),
     };
-    match run(config) {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // If nobody reads it, the exit code must do.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// State changes and troubles go to standard error; `RUST_LOG` says how many.
-fn start_logging(stderr: Output) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || stderr.clone())
-        .log_internal_errors(false)
-        .with_target(false)
-        .with_ansi(false)
-        .init();
+/// Prints what was asked for. A reader that has seen enough is no mistake.
+fn print(document: io::Result<Option<Vec<u8>>>) -> Result<()> {
+    let text = document?.unwrap_or_default();
+    match io::stdout().write_all(&text).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn run(config: Config) -> Result<()> {
-    let stdout = Output::start(Stream::Stdout).context("cannot start the log's thread")?;
-    let stderr = Output::start(Stream::Stderr).context("cannot start the log's thread")?;
-    start_logging(stderr.clone());
+    let (log, stderr) = config.logs.start()?;
+    let log = Arc::new(log);
     let config = Config { descriptors: connections_for(raise_descriptor_limit()), ..config };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let stop = stop_signal()?;
         let hangups = hangups()?;
         let reload = async |control: Arc<Control>| reload::run(&control, None, hangups).await;
-        let log = Arc::new(AccessLog::new(stdout.clone()));
-        let ended = server::run(Tcp, config, log, stop, reload).await;
-        // A reader that has stopped reading does not keep us here.
-        let _ = timeout(LAST_WORDS, async { tokio::join!(stdout.close(), stderr.close()) }).await;
+        reopen_on_signal(log.clone())?;
+        let ended = server::run(Tcp, config, log.clone(), stop, reload).await;
+        // A reader that has stopped reading does not keep us here; what the
+        // other logs have lost is said on standard error.
+        let _ = timeout(LAST_WORDS, log.close()).await;
+        let _ = timeout(LAST_WORDS, stderr.close()).await;
         ended
     })
 }
@@ -108,6 +110,17 @@ fn hangups() -> Result<mpsc::UnboundedReceiver<()>> {
         while hangup.recv().await.is_some() && sender.send(()).is_ok() {}
     });
     Ok(receiver)
+}
+
+/// Opens the access log anew at each SIGUSR1.
+fn reopen_on_signal(log: Arc<AccessLog>) -> Result<()> {
+    let mut renamed = signal(SignalKind::user_defined1()).context("cannot watch for SIGUSR1")?;
+    tokio::task::spawn_local(async move {
+        while renamed.recv().await.is_some() {
+            log.reopen();
+        }
+    });
+    Ok(())
 }
 
 /// How many clients fit into `descriptors`: three fifths of them, as the others

@@ -9,6 +9,7 @@ use std::{
     future::Future,
     io,
     net::{SocketAddr, TcpStream as StdStream},
+    os::fd::RawFd,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -23,6 +24,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
+
+use crate::inherit::listening_socket;
 
 /// Connections waiting to be accepted, at most (the kernel may cap it lower).
 const BACKLOG: i32 = 4096;
@@ -41,6 +44,13 @@ pub trait Net: Clone + Send + 'static {
     /// # Errors
     /// The address is taken, forbidden, or not of this machine.
     fn listen(&self, addr: SocketAddr) -> io::Result<Self::Listener>;
+
+    /// Takes the listening socket that this process has inherited as
+    /// descriptor `fd`. Others may accept from it too.
+    ///
+    /// # Errors
+    /// It is none.
+    fn inherit(&self, fd: RawFd) -> io::Result<Self::Listener>;
 
     /// The address that `listener` is bound to.
     ///
@@ -97,10 +107,11 @@ impl Net for Tcp {
         }
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        // Accepted connections inherit it.
-        socket.set_tcp_nodelay(true)?;
-        TcpStream::from_std(socket.into())
+        into_listener(socket)
+    }
+
+    fn inherit(&self, fd: RawFd) -> io::Result<Self::Listener> {
+        into_listener(listening_socket(fd)?.into())
     }
 
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<SocketAddr> {
@@ -156,6 +167,13 @@ impl Net for Tcp {
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Rc<[SocketAddr]>> {
         Ok(tokio::net::lookup_host((host, port)).await?.collect())
     }
+}
+
+fn into_listener(socket: socket2::Socket) -> io::Result<TcpStream> {
+    socket.set_nonblocking(true)?;
+    // Accepted connections inherit it.
+    socket.set_tcp_nodelay(true)?;
+    TcpStream::from_std(socket.into())
 }
 
 /// Whether an error is a lack of this machine, and says nothing of the other side.

@@ -27,7 +27,7 @@ use crate::{
 
 /// How long a client that has sent no whole request may take for it after the
 /// signal to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An accepted connection, its client, and its share of the connections that
 /// there may be.
@@ -93,7 +93,7 @@ enum Stopping {
     /// It is not.
     #[default]
     No,
-    /// Connections end after their current or first request.
+    /// Connections end with their next answer.
     Politely,
     /// Those that have not asked for anything yet end now.
     Impatiently,
@@ -110,18 +110,18 @@ pub struct Stops {
 }
 
 impl Stops {
-    /// Whether connections are to end after their current request.
+    /// Whether connections are to end with their next answer.
     pub fn stopping(&self) -> bool {
         self.stopping.get() != Stopping::No
     }
 
-    /// Whether those that have not sent a whole request end now.
+    /// Whether those that have not sent a whole request for a while end now.
     pub fn impatient(&self) -> bool {
         self.stopping.get() == Stopping::Impatiently
     }
 
-    /// Whether a connection between two requests ends now; one that has not
-    /// asked for anything yet may have its first request on the way.
+    /// Whether a parked connection ends now; one that has not asked for
+    /// anything yet may have its first request on the way.
     pub fn ends_idle(&self, has_asked: bool) -> bool {
         self.impatient() || self.stopping() && has_asked
     }

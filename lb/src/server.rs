@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     control::Control,
     net::Net,
-    serve,
+    serve, service,
     worker::{Load, Shared, Worker},
 };
 
@@ -51,6 +51,7 @@ pub async fn run<N: Net>(
     let checked = async {
         cluster.checked().await;
         log.line(&format!("ready proxy={}", net.local_addr(&listeners[0])?));
+        service::ready();
         if config.servers.is_empty() {
             warn!(
                 "no server is configured, every request gets a 503: add one with --backend HOST:PORT"
@@ -64,8 +65,12 @@ pub async fn run<N: Net>(
         () = &mut stop => {}
         ended = checked => ended?,
     }
+    service::stopping();
     for listener in listeners {
-        workers.accept_waiting(&net, listener).await;
+        // From one that is inherited another process accepts.
+        if config.inherited.is_empty() {
+            workers.accept_waiting(&net, listener).await;
+        }
     }
     let drain = control.settings.load().timeouts.drain;
     info!("stopping: finishing what is in flight, for at most {drain:?}");
@@ -78,9 +83,13 @@ pub async fn run<N: Net>(
     Ok(())
 }
 
-/// Listens where the configuration says. Without an address: on all of IPv4,
-/// and of IPv6 where the machine has it.
+/// Listens where the configuration says. Without an address or an inherited
+/// socket: on all of IPv4, and of IPv6 where the machine has it.
 fn listen<N: Net>(net: &N, config: &Config) -> Result<Vec<N::Listener>> {
+    if !config.inherited.is_empty() {
+        let inherit = |&fd| net.inherit(fd).with_context(|| format!("cannot listen on fd:{fd}"));
+        return config.inherited.iter().map(inherit).collect();
+    }
     let address = config.bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     let first = listen_on(net, SocketAddr::new(address, config.port))?;
     if config.bind.is_some() {

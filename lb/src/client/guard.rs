@@ -93,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     }
 
     /// Whether a request has begun to arrive, and no more than that.
-    pub(super) fn is_partial(&self) -> bool {
+    fn is_partial(&self) -> bool {
         let head = matches!(self.state, State::Head { .. }) && !self.ahead.is_empty();
         head && self.stuck.is_none() && !self.client.active.get()
     }
@@ -224,6 +224,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             cx,
             self.client.idle_since.get() + PARK_AFTER.min(self.timeouts.client_idle),
         )
+    }
+
+    /// Resolves when a request has begun to arrive, and no more than that, for
+    /// as long as `limit`.
+    pub(super) fn poll_partial(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
+        match self.head_began {
+            Some(began) if self.is_partial() => self.poll_until(cx, began + limit),
+            _ => Poll::Pending,
+        }
     }
 
     fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {

@@ -19,7 +19,13 @@ use std::{
 };
 
 use http_body::Body;
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -33,7 +39,7 @@ use crate::{
     framing::Rest,
     net::{Net, SharedStream},
     proxy::{Client, handle, log_refusal},
-    serve::Stops,
+    serve::{STOP_PATIENCE, Stops},
     worker::Worker,
 };
 
@@ -77,9 +83,6 @@ impl<S: AsyncRead + Unpin> Parked<S> {
     async fn first_bytes<N: Net>(&mut self, worker: &Worker<N>, stops: &Stops) -> Option<Vec<u8>> {
         let mut timer = pin!(sleep_until(self.since + worker.settings().timeouts.client_idle));
         poll_fn(|cx| {
-            if stops.ends_idle(self.has_asked) {
-                return Poll::Ready(None);
-            }
             let mut scratch = worker.scratch.borrow_mut();
             let mut read = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
@@ -87,6 +90,7 @@ impl<S: AsyncRead + Unpin> Parked<S> {
                     Poll::Ready(Some(read.filled().to_vec()))
                 }
                 Poll::Ready(_) => Poll::Ready(None),
+                Poll::Pending if stops.ends_idle(self.has_asked) => Poll::Ready(None),
                 Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
             }
         })
@@ -113,9 +117,12 @@ async fn converse<N: Net>(
         guard.borrow_mut().head_parsed(rest_of(request.body()));
         let answered = handle(worker.clone(), client.clone(), request);
         async {
-            let (answer, opened) = answered.await;
+            let (mut answer, opened) = answered.await;
             if opened.is_some() {
                 tunnel.set(opened);
+            } else if stops.stopping() {
+                // Nobody who was not told so meets a closed connection.
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(answer)
         }
@@ -213,33 +220,14 @@ struct Served<'a, C, S> {
     stops: &'a Stops,
 }
 
-/// A hyper connection that ends after its current request once the worker stops.
-trait Stoppable: Future<Output = hyper::Result<()>> {
-    fn graceful_shutdown(self: Pin<&mut Self>);
-}
-
-impl<I, S> Stoppable for http1::Connection<I, S>
+impl<C, S> Future for Served<'_, C, S>
 where
-    S: hyper::service::HttpService<Incoming>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S::ResBody: Body + 'static,
-    <S::ResBody as Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    C: Future<Output = hyper::Result<()>>,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        http1::Connection::graceful_shutdown(self);
-    }
-}
-
-impl<C: Stoppable, S: AsyncRead + AsyncWrite + Unpin> Future for Served<'_, C, S> {
     type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
-        // Between requests hyper would close at once, and lose one that has
-        // begun to arrive.
-        if self.stops.stopping() && self.client.active.get() {
-            self.connection.as_mut().graceful_shutdown();
-        }
         if let Poll::Ready(result) = self.connection.as_mut().poll(cx) {
             return Poll::Ready(Ended::Finished(result));
         }
@@ -247,8 +235,12 @@ impl<C: Stoppable, S: AsyncRead + AsyncWrite + Unpin> Future for Served<'_, C, S
         if guard.poll_parking(cx).is_ready() {
             return Poll::Ready(Ended::Idle);
         }
-        let idle_ends = guard.is_idle() && self.stops.ends_idle(self.client.has_asked.get());
-        if idle_ends || guard.is_partial() && self.stops.impatient() {
+        // One that has asked before may have its next request on the way: it
+        // is parked first.
+        let never_asks = guard.is_idle() && !self.client.has_asked.get();
+        if self.stops.impatient()
+            && (never_asks || guard.poll_partial(cx, STOP_PATIENCE).is_ready())
+        {
             return Poll::Ready(Ended::Stopped);
         }
         Poll::Pending

@@ -1,8 +1,14 @@
 //! The balancer under test, as a process.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail, ensure};
+use command_fds::{CommandFdExt, FdMapping};
 use testbed::{
     backend::Backend,
     log::{Event, EventKind, EventLog},
@@ -20,18 +26,26 @@ pub(crate) struct Balancer {
 }
 
 impl Balancer {
-    /// Starts `program` in front of `servers` and waits until it is ready.
+    /// Starts `program` in front of `servers` and waits until it is ready. It
+    /// listens on any free port, or on the `inherited` socket.
     pub(crate) async fn start(
         program: &Path,
         name: &str,
+        inherited: Option<&TcpListener>,
         servers: &[SocketAddr],
         flags: &[&str],
         log: &EventLog,
     ) -> Result<Self> {
         let mut command = Command::new(program);
         command.env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
-        command.args(["--bind", "127.0.0.1", "--port", "0", "--workers", "2"]);
-        command.args(["--health-path", "/health"]);
+        command.args(["--workers", "2", "--health-path", "/health"]);
+        if let Some(listener) = inherited {
+            let parent_fd = listener.try_clone()?.into();
+            command.fd_mappings(vec![FdMapping { parent_fd, child_fd: 3 }])?;
+            command.args(["--bind", "fd:3"]);
+        } else {
+            command.args(["--bind", "127.0.0.1", "--port", "0"]);
+        }
         for server in servers {
             command.arg(format!("--backend={server}"));
         }

@@ -1,6 +1,9 @@
 //! Everything that one scenario plays with, and what is checked after it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use testbed::{
@@ -61,8 +64,18 @@ impl World {
     /// Starts a balancer with `flags` in front of all backends so far.
     /// Probes come every 30 s unless `flags` say otherwise.
     pub(crate) async fn balance(&mut self, flags: &[&str]) -> Result<usize> {
-        let servers: Vec<SocketAddr> = self.backends.iter().map(Backend::addr).collect();
-        self.balance_over(&servers, flags).await
+        let servers = self.addresses();
+        self.start(None, &servers, flags).await
+    }
+
+    /// Starts a balancer that inherits `listener`, in front of all backends.
+    pub(crate) async fn balance_on(
+        &mut self,
+        listener: &TcpListener,
+        flags: &[&str],
+    ) -> Result<usize> {
+        let servers = self.addresses();
+        self.start(Some(listener), &servers, flags).await
     }
 
     /// Starts a balancer in front of `servers`.
@@ -71,12 +84,26 @@ impl World {
         servers: &[SocketAddr],
         flags: &[&str],
     ) -> Result<usize> {
+        self.start(None, servers, flags).await
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.backends.iter().map(Backend::addr).collect()
+    }
+
+    async fn start(
+        &mut self,
+        inherited: Option<&TcpListener>,
+        servers: &[SocketAddr],
+        flags: &[&str],
+    ) -> Result<usize> {
         let mut all = flags.to_vec();
         if !flags.contains(&"--health-period") {
             all.extend(["--health-period", "30s"]);
         }
         let name = format!("lb{}", self.balancers.len());
-        let balancer = Balancer::start(&self.programs.lb, &name, servers, &all, &self.log).await?;
+        let program = &self.programs.lb;
+        let balancer = Balancer::start(program, &name, inherited, servers, &all, &self.log).await?;
         self.balancers.push(balancer);
         Ok(self.balancers.len() - 1)
     }
@@ -84,6 +111,11 @@ impl World {
     /// The balancer that was started last.
     pub(crate) fn lb(&mut self) -> Result<&mut Balancer> {
         self.balancers.last_mut().context("no balancer was started")
+    }
+
+    /// The balancer of this number.
+    pub(crate) fn balancer(&mut self, number: usize) -> Result<&mut Balancer> {
+        self.balancers.get_mut(number).context("no such balancer")
     }
 
     /// A recording client of the balancer that was started last.
@@ -149,7 +181,10 @@ impl World {
             balancer.exited().await?;
             let changes = balancer.said(0, " from=up ");
             ensure!(self.changes_allowed || changes == 0, "{changes} servers were put out");
-            std::net::TcpListener::bind(balancer.addr)
+        }
+        // Several may have shared one.
+        for balancer in &self.balancers {
+            TcpListener::bind(balancer.addr)
                 .with_context(|| format!("{} is still taken", balancer.addr))?;
         }
         let panics = self.log.panics();

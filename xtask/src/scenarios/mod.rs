@@ -19,6 +19,7 @@ mod limits;
 mod load;
 mod passive_health;
 mod raw;
+mod restart;
 mod rotation;
 mod stop;
 mod storms;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         upgrades::SCENARIOS,
         load::SCENARIOS,
         stop::SCENARIOS,
+        restart::SCENARIOS,
     ]
     .into_iter()
     .flatten()
