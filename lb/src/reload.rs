@@ -16,7 +16,7 @@ use tokio::{
     sync::mpsc::{self, UnboundedReceiver},
     time::timeout,
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{config::Config, control::Control};
 
@@ -99,7 +99,7 @@ fn reload(control: &Control, source: &Source) {
 fn refuse(control: &Control, path: &Path, why: &str) {
     control.reloads.refused.fetch_add(1, Relaxed);
     control.reloads.last_refused.store(true, Relaxed);
-    error!("reload of {} refused, everything stays as it was: {why}", path.display());
+    warn!("reload of {} refused, everything stays as it was: {why}", path.display());
 }
 
 /// Watches the file's folder, as the file itself may be replaced by another.

@@ -236,7 +236,7 @@ async fn two_thousand(w: &mut World) -> Result<()> {
 }
 
 /// One rotation over exactly these servers explains what 8 clients get now.
-async fn expect_strict(w: &mut World, servers: &[&str]) -> Result<()> {
+pub(super) async fn expect_strict(w: &mut World, servers: &[&str]) -> Result<()> {
     let mark = w.log.len();
     in_parallel(w, 8, 50).await?;
     let history = observations(&w.log.events_from(mark), servers);
