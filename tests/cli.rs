@@ -377,6 +377,33 @@ fn outputs_that_are_full_or_stuck_or_gone_stop_nothing() {
 }
 
 #[test]
+fn few_descriptors_do_not_delay_the_end() {
+    let (_backend, port) = backend();
+    let mut command = std::process::Command::new("sh");
+    command.arg("-c").arg("ulimit -n 64; exec \"$0\" \"$@\"").arg(env!("CARGO_BIN_EXE_lb"));
+    command.args(["--port", "0", "--backend", &port, "--idle-timeout", "10m"]);
+    let running = Running::start(command);
+    let lb_port = running.port_after("ready proxy=");
+    // As many as there is room for are idle, the others wait in the queue.
+    let ask = |mut stream: &TcpStream| {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    };
+    let clients: Vec<_> = (0..30)
+        .map(|_| {
+            let stream = TcpStream::connect(("127.0.0.1", lb_port)).unwrap();
+            ask(&stream);
+            stream
+        })
+        .collect();
+    let answered = |mut stream: &TcpStream| stream.read(&mut [0; 9]).unwrap() == 9;
+    assert!(clients[..19].iter().all(answered));
+    running.signal(Signal::TERM);
+    assert!(clients[19..].iter().all(answered));
+    let (status, printed) = running.ended();
+    assert!(status.success() && printed.matches("total_ms=").count() == 30, "{printed}");
+}
+
+#[test]
 fn few_descriptors_put_no_server_out_and_fail_no_client() {
     let (_backend, port) = backend();
     let mut command = std::process::Command::new("sh");

@@ -12,6 +12,7 @@ mod cli;
 mod kills;
 mod listeners;
 mod logs;
+mod packaging;
 mod probes;
 mod programs;
 mod rotation;

@@ -8,11 +8,17 @@ use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     sync::{Semaphore, mpsc},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::warn;
 
-use crate::{client::refuse, error::Reason, net::Net, serve::Handover, worker::Load};
+use crate::{
+    client::refuse,
+    error::Reason,
+    net::Net,
+    serve::{Handover, Order},
+    worker::Load,
+};
 
 /// How long accepting pauses when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -27,9 +33,17 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
 /// kernel's queue.
 const WAITING_LIMIT: usize = 256;
 
+/// How long those in the kernel's queue wait at the end for descriptors: idle
+/// connections give theirs back within a second.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many of those who still wait at the end are let in: more than the
+/// kernel's queue holds.
+const LAST_ROOM: usize = 8192;
+
 /// The workers, and how many connections they may have in all.
 pub struct Workers<N: Net> {
-    each: Vec<(mpsc::UnboundedSender<Handover<N>>, Arc<Load>)>,
+    each: Vec<(mpsc::UnboundedSender<Order<N>>, Arc<Load>)>,
     room: Arc<Semaphore>,
     /// For those who are too many; none without a limit but that of descriptors.
     waiting: Option<Arc<Semaphore>>,
@@ -40,14 +54,15 @@ impl<N: Net> Workers<N> {
     /// Hands connections to `each` worker: at most `limit` at one time, of
     /// which there is no more than `descriptors` allow.
     pub fn new(
-        each: Vec<(mpsc::UnboundedSender<Handover<N>>, Arc<Load>)>,
+        each: Vec<(mpsc::UnboundedSender<Order<N>>, Arc<Load>)>,
         limit: Option<usize>,
         descriptors: usize,
     ) -> Rc<Self> {
         let room = limit.map_or(descriptors, |limit| limit.min(descriptors));
         let waiting = descriptors.saturating_sub(room).min(WAITING_LIMIT);
-        let semaphore =
-            |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let semaphore = |permits: usize| {
+            Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS - LAST_ROOM)))
+        };
         Rc::new(Workers {
             each,
             room: semaphore(room),
@@ -70,11 +85,25 @@ impl<N: Net> Workers<N> {
 
     /// Accepts those who are already waiting: closing the listener would reset them.
     pub async fn accept_waiting(self: &Rc<Self>, net: &N, listener: N::Listener) {
+        let deadline = Instant::now() + QUEUE_PATIENCE;
         loop {
-            self.place().await;
-            let accepted = timeout(Duration::ZERO, net.accept(&listener)).await;
-            let Ok(Ok(connection)) = accepted else { return };
-            self.admit(net, connection);
+            match timeout(Duration::ZERO, net.accept(&listener)).await {
+                Ok(Ok(connection)) => self.admit(net, connection),
+                Ok(Err(error)) if Instant::now() < deadline => pause_after(&error).await,
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Tells the workers that nobody will come but those who wait already.
+    pub fn stop(&self) {
+        for (sender, _) in &self.each {
+            let _ = sender.send(Order::Stop);
+        }
+        // Where descriptors alone are the limit nobody waits for room any
+        // longer: connections that idle are about to end, and make it.
+        if self.waiting.is_none() {
+            self.room.add_permits(LAST_ROOM);
         }
     }
 
@@ -118,7 +147,7 @@ impl<N: Net> Workers<N> {
         let (sender, load) = &self.each[least];
         load.connection_assigned();
         // A worker that is gone takes its connections with it.
-        let _ = sender.send(connection);
+        let _ = sender.send(Order::Serve(connection));
     }
 }
 

@@ -33,9 +33,17 @@ pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// there may be.
 pub type Handover<N> = (<N as Net>::Accepted, SocketAddr, OwnedSemaphorePermit);
 
-/// Serves the connections that come through `handovers` until its senders are
+/// What a worker is told.
+pub enum Order<N: Net> {
+    /// To serve this connection.
+    Serve(Handover<N>),
+    /// To end connections as soon as they are done. The last few may follow.
+    Stop,
+}
+
+/// Serves the connections that come through `orders` until its senders are
 /// gone, then finishes what is in flight, for at most the drain time.
-pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiver<Handover<N>>) {
+pub async fn run<N: Net>(worker: Worker<N>, mut orders: mpsc::UnboundedReceiver<Order<N>>) {
     let worker = Rc::new(worker);
     let stops = Rc::new(Stops::default());
     let sweeper = tokio::task::spawn_local({
@@ -50,7 +58,11 @@ pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiv
             }
         }
     });
-    while let Some((accepted, address, room)) = handovers.recv().await {
+    while let Some(order) = orders.recv().await {
+        let Order::Serve((accepted, address, room)) = order else {
+            stops.stop(Stopping::Politely);
+            continue;
+        };
         match worker.net.adopt(accepted) {
             Ok(stream) => serve(&worker, &stops, (stream, address, room)),
             Err(error) => {
@@ -59,7 +71,6 @@ pub async fn run<N: Net>(worker: Worker<N>, mut handovers: mpsc::UnboundedReceiv
             }
         }
     }
-    stops.stop(Stopping::Politely);
     let drain = worker.settings().timeouts.drain;
     if timeout(STOP_PATIENCE.min(drain), stops.closed(&worker.load)).await.is_err() {
         stops.stop(Stopping::Impatiently);

@@ -65,15 +65,16 @@ pub async fn run<N: Net>(
         () = &mut stop => {}
         ended = checked => ended?,
     }
+    let drain = control.settings.load().timeouts.drain;
+    info!("stopping: finishing what is in flight, for at most {drain:?}");
     service::stopping();
+    workers.stop();
     for listener in listeners {
         // From one that is inherited another process accepts.
         if config.inherited.is_empty() {
             workers.accept_waiting(&net, listener).await;
         }
     }
-    let drain = control.settings.load().timeouts.drain;
-    info!("stopping: finishing what is in flight, for at most {drain:?}");
     // Without a sender left, the workers see that nothing more will come.
     drop(workers);
     for worker in finished {
@@ -148,7 +149,7 @@ fn start_workers<N: Net>(
     let mut senders = Vec::new();
     let mut finished = Vec::new();
     for (index, load) in loads.into_iter().enumerate() {
-        let (sender, handovers) = mpsc::unbounded_channel();
+        let (sender, orders) = mpsc::unbounded_channel();
         let (done, is_done) = oneshot::channel();
         let (net, shared, log, own_load) = (net.clone(), shared.clone(), log.clone(), load.clone());
         let worker = move || Worker::new(net, shared, own_load, log);
@@ -157,14 +158,14 @@ fn start_workers<N: Net>(
         };
         if config.workers == 1 {
             // Beside the acceptor: nothing has to change threads.
-            let run = serve::run(worker(), handovers);
+            let run = serve::run(worker(), orders);
             tokio::task::spawn_local(async {
                 run.await;
                 end()
             });
         } else {
             start_thread(index, async move || {
-                serve::run(worker(), handovers).await;
+                serve::run(worker(), orders).await;
                 end();
             })?;
         }

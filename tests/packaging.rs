@@ -1,0 +1,45 @@
+//! The units for systemd.
+
+use std::{fs, path::Path, process::Command};
+
+/// The unit as it is packaged, but for the program, which is the one under
+/// test, and the manual, which need not be installed.
+fn unit(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging").join(name);
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("Documentation="));
+    lines.collect::<Vec<_>>().join("\n").replace("/usr/bin/lb", env!("CARGO_BIN_EXE_lb"))
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let [service, socket] = ["lb.service", "lb.socket"].map(|name| {
+        let path = folder.path().join(name);
+        fs::write(&path, unit(name)).unwrap();
+        path
+    });
+    match Command::new("systemd-analyze").arg("verify").arg(service).arg(socket).output() {
+        Err(error) => eprintln!("skipped: systemd-analyze cannot be run: {error}"),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.trim().is_empty(), "{said}");
+        }
+    }
+}
+
+#[test]
+fn the_program_takes_what_its_unit_says() {
+    let service = unit("lb.service");
+    let setting = |key: &str| {
+        let line = service.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or_else(|| panic!("no {key}")).to_owned()
+    };
+    let command = setting("ExecStart=").replace("$LB_OPTIONS", "--port x");
+    let mut words = command.split(' ');
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("invalid value 'x' for '--port"), "{said}");
+    let patience: u64 = setting("TimeoutStopSec=").parse().unwrap();
+    assert!(patience > lb::config::Timeouts::default().drain.as_secs());
+}
