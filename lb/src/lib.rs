@@ -26,6 +26,8 @@ pub mod proxy;
 
 pub mod output;
 
+pub mod admin;
+
 pub mod accept;
 pub mod access_log;
 pub mod cli;
