@@ -1,4 +1,8 @@
-//! The command line: what was typed, validated once into a [`Config`].
+//! The command line: what was typed, validated once into a [`Task`].
+
+mod admin;
+mod api;
+mod ask;
 
 use std::{ffi::OsString, io, net::IpAddr, num::NonZeroU32, os::fd::RawFd, thread, time::Duration};
 
@@ -23,6 +27,20 @@ use crate::{
     logs::{Level, Logs},
     service,
 };
+use api::ApiArgs;
+
+pub use admin::AdminCommand;
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Task {
+    /// Balance requests.
+    Listen(Box<Config>),
+    /// Ask something of an `lb` that runs.
+    Admin(AdminCommand),
+    /// Print this text, if it could be made.
+    Print(io::Result<Vec<u8>>),
+}
 
 /// An HTTP load balancer: round robin with health checks; a client sees no
 /// error while one healthy server exists.
@@ -38,7 +56,9 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   lb --port 8000 --backend 8080 --backend 8081
-  lb listen --port 8000 --backend http://10.0.0.5:8080 --health-path /health --health-period 5s";
+  lb listen --port 8000 --backend http://10.0.0.5:8080 --health-path /health --health-period 5s
+  lb add-server --url http://10.0.0.6:8080 --weight 2
+  lb list-servers";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -51,6 +71,8 @@ enum Command {
     },
     /// Print the manual page, in roff.
     Man,
+    #[command(flatten)]
+    Admin(AdminCommand),
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +102,8 @@ struct ListenArgs {
     health: HealthArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    api: ApiArgs,
     /// What to do with a request when no server is healthy.
     #[arg(long, value_enum, default_value = "refuse")]
     when_all_down: WhenAllDownArg,
@@ -209,27 +233,21 @@ enum WhenAllDownArg {
 }
 
 impl Cli {
-    /// What is asked for instead of a run, if it is: text to print.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    pub fn document(&self) -> io::Result<Option<Vec<u8>>> {
-        match &self.command {
-            Some(Command::Completions { shell }) => Ok(Some(documents::completions(*shell))),
-            Some(Command::Man) => documents::manual().map(Some),
-            Some(Command::Listen(_)) | None => Ok(None),
-        }
-    }
-
     /// Validates what was typed.
     ///
     /// # Errors
     /// Values that are good by themselves do not fit together.
-    pub fn into_config(self) -> Result<Config, Invalid> {
-        match self.command {
-            Some(Command::Listen(args)) => args.into_config(),
-            _ => self.listen.into_config(),
-        }
+    pub fn into_task(self) -> Result<Task, Invalid> {
+        let args = match self.command {
+            Some(Command::Admin(command)) => return Ok(Task::Admin(command)),
+            Some(Command::Completions { shell }) => {
+                return Ok(Task::Print(Ok(documents::completions(shell))));
+            }
+            Some(Command::Man) => return Ok(Task::Print(documents::manual())),
+            Some(Command::Listen(args)) => *args,
+            None => self.listen,
+        };
+        Ok(Task::Listen(Box::new(args.into_config()?)))
     }
 }
 
@@ -255,6 +273,7 @@ impl ListenArgs {
             workers: self.workers.map_or_else(cores, usize::from),
             max_connections: self.limits.max_connections,
             descriptors: usize::MAX,
+            api: self.api.into_api()?,
             servers: self.backends.into_iter().map(server).collect(),
             health: health.clone(),
             logs: Logs {

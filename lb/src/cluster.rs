@@ -2,7 +2,9 @@
 //! published snapshot for the request path, one log line for every change.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Display,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +22,7 @@ use crate::{
         Algorithm, Ask, Cluster, ConnectFailure, InFlight, Member, Observed, Pick, ServerId, Share,
         Slot, Snapshot, State, Transition, Wanted, WhenAllDown, hash,
     },
-    config::{Server, Settings},
+    config::{Authority, Server, Settings},
     upstream::Upstream,
 };
 
@@ -51,7 +53,7 @@ pub struct Change {
     pub server: String,
     /// Where the server is: host and port.
     pub authority: String,
-    /// What it was before: `up`, `enabled`, `weight:1`; `-` if it was not there.
+    /// What it was before: `up`, `enabled`, `weight 1`; `-` if it was not there.
     pub from: String,
     /// What it is now: the same, or `removed`.
     pub to: String,
@@ -239,16 +241,16 @@ impl LiveCluster {
     /// The servers in configuration order, as they stand.
     pub fn status(&self) -> Vec<Status> {
         let core = self.core();
-        let eligible = |id| core.snapshot().members().iter().any(|member| member.id == id);
-        let status = |state: State<Upstream>| Status {
-            wanted: state.wanted,
-            observed: state.observed,
-            eligible: eligible(state.id),
-            weight: state.share.weight,
-            in_flight: state.in_flight.get(),
-            upstream: state.server,
-        };
-        core.states().map(status).collect()
+        let eligible: BTreeSet<_> = core.snapshot().members().iter().map(|m| m.id).collect();
+        core.states().map(|state| Status::new(eligible.contains(&state.id), state)).collect()
+    }
+
+    /// One server, as it stands; `None` if it is not configured.
+    pub fn status_of(&self, authority: &Authority) -> Option<Status> {
+        let core = self.core();
+        let state = core.states().find(|state| state.server.authority == *authority)?;
+        let eligible = core.snapshot().members().iter().any(|member| member.id == state.id);
+        Some(Status::new(eligible, state))
     }
 
     /// The last changes, the latest last.
@@ -302,6 +304,7 @@ impl LiveCluster {
     /// A change that the operator made.
     fn note(&self, change: Change, eligible: usize, total: usize) {
         let Change { server, from, to, cause, .. } = &change;
+        let (from, to) = (one_word(from), one_word(to));
         info!("server={server} from={from} to={to} cause=\"{cause}\" eligible={eligible}/{total}");
         self.remember(Arc::new(change));
     }
@@ -356,22 +359,45 @@ impl Plan {
         self.slots.push(Slot { id, wanted, thresholds, share, server: upstream });
     }
 
-    /// Takes over what may change of a server.
+    /// Takes over what may change of a server, and notes it.
     fn keep(&mut self, state: State<Upstream>, server: &Server) -> Arc<Upstream> {
-        let (upstream, from, to) = (state.server, state.share.weight, server.weight);
-        if from != to {
-            let (from, to) = (format!("weight:{from}"), format!("weight:{to}"));
+        let upstream = state.server;
+        let mut note = |what: &str, from: &dyn Display, to: &dyn Display| {
+            let (from, to) = (format!("{what} {from}"), format!("{what} {to}"));
             self.notes.push((upstream.clone(), from, to));
+        };
+        if state.share.weight != server.weight {
+            note("weight", &state.share.weight, &server.weight);
         }
         if **upstream.name.load() != server.name {
-            upstream.name.store(Arc::new(server.name.clone()));
+            let before = upstream.name.swap(Arc::new(server.name.clone()));
+            note("name", &before, &server.name);
         }
         if **upstream.check.load() != server.health {
-            upstream.check.store(Arc::new(server.health.clone()));
+            let before = upstream.check.swap(Arc::new(server.health.clone()));
+            note("probe", &before, &server.health);
             self.checks_changed.push(upstream.clone());
         }
         upstream
     }
+}
+
+impl Status {
+    fn new(eligible: bool, state: State<Upstream>) -> Status {
+        Status {
+            wanted: state.wanted,
+            observed: state.observed,
+            eligible,
+            weight: state.share.weight,
+            in_flight: state.in_flight.get(),
+            upstream: state.server,
+        }
+    }
+}
+
+/// A value of a log line: between quotes if it is more than a word.
+fn one_word(text: &str) -> Cow<'_, str> {
+    if text.contains(' ') { format!("\"{text}\"").into() } else { text.into() }
 }
 
 impl Change {

@@ -28,6 +28,8 @@ pub mod reload;
 
 pub mod output;
 
+pub mod admin;
+
 pub mod accept;
 pub mod access_log;
 pub mod cli;

@@ -10,7 +10,12 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use lb::{
-    access_log::AccessLog, cli::Cli, config::Config, control::Control, net::Tcp, reload, server,
+    access_log::AccessLog,
+    cli::{AdminCommand, Cli, Task},
+    config::Config,
+    control::Control,
+    net::Tcp,
+    reload, server,
 };
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -33,15 +38,13 @@ fn main() -> ExitCode {
     // Of a connection's buffers only the first page is ever used: huge pages
     // would make all of them resident. Where it cannot be said they stay.
     let _ = disable_transparent_huge_pages(true);
-    let cli = Cli::parse();
-    let ended = match cli.document() {
-        Ok(None) => match cli.into_config() {
-            Ok(config) => run(config),
-            Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
-        },
-        document => print(document),
+    let done = match Cli::parse().into_task() {
+        Ok(Task::Listen(config)) => run(*config),
+        Ok(Task::Admin(command)) => ask(command),
+        Ok(Task::Print(text)) => print(text),
+        Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
     };
-    match ended {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // If nobody reads it, the exit code must do.
@@ -52,14 +55,22 @@ fn main() -> ExitCode {
 }
 
 /// Prints what was asked for. A reader that has seen enough is no mistake.
-fn print(document: io::Result<Option<Vec<u8>>>) -> Result<()> {
-    let text = document?.unwrap_or_default();
+fn print(text: io::Result<Vec<u8>>) -> Result<()> {
+    let text = text?;
     match io::stdout().write_all(&text).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output")
         }
         _ => Ok(()),
     }
+}
+
+fn ask(command: AdminCommand) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(command.run());
+    // A name that is still being looked up does not keep us here.
+    runtime.shutdown_background();
+    done
 }
 
 fn run(config: Config) -> Result<()> {

@@ -5,8 +5,10 @@
 //! after every scenario.
 
 mod active_health;
+mod admin;
 mod bad_answers;
 mod bodies;
+mod changes;
 mod choices;
 mod clients;
 mod failover;
@@ -42,6 +44,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         storms::SCENARIOS,
         keep_alive::SCENARIOS,
         clients::SCENARIOS,
+        admin::SCENARIOS,
         limits::SCENARIOS,
         bodies::SCENARIOS,
         streaming::SCENARIOS,
@@ -51,6 +54,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         bad_answers::SCENARIOS,
         upgrades::SCENARIOS,
         load::SCENARIOS,
+        changes::SCENARIOS,
         stop::SCENARIOS,
         restart::SCENARIOS,
     ]

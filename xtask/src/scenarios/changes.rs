@@ -1,0 +1,349 @@
+//! Changes while the balancer runs: nobody notices but whom they concern.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use fastrand::Rng;
+use tempfile::TempDir;
+use testbed::{
+    backend::Backend,
+    client::{Client, Request},
+    fairness,
+    fault::{Fault, Health},
+    log::EventKind,
+};
+use tokio::{sync::watch, task::JoinSet};
+
+use super::{failover::received, rotation::expect_strict, scenario};
+use crate::e2e::{Scenario, World};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario!(
+        51,
+        "changes",
+        drained_finish,
+        Events,
+        "a drained server finishes what it has, gets nothing new, and returns to its place"
+    ),
+    scenario!(
+        51,
+        "changes",
+        deleted_finish,
+        Events,
+        "so does one that was deleted; added again it is a new one, at the end"
+    ),
+    scenario!(
+        51,
+        "changes",
+        cut_off_at_last,
+        Wall,
+        "what a deleted server has not finished in the drain time goes elsewhere, or ends"
+    ),
+    scenario!(
+        52,
+        "changes",
+        fifty_reloads,
+        Events,
+        "50 reloads under 16 clients: no client error, health and connections kept"
+    ),
+    scenario!(
+        53,
+        "changes",
+        bad_file,
+        Events,
+        "a bad file changes nothing and says why; the next good one counts"
+    ),
+    scenario!(
+        53,
+        "changes",
+        file_is_watched,
+        Events,
+        "a file that is written anew or replaced by another is read again"
+    ),
+    scenario!(
+        54,
+        "changes",
+        strict_in_each_epoch,
+        Events,
+        "add, delete, drain and weights: one strict rotation of 8 clients after each"
+    ),
+    scenario!(
+        54,
+        "changes",
+        five_hundred_at_random,
+        Events,
+        "500 adds, updates, drains and deletes at random under 16 clients: no client error"
+    ),
+];
+
+const API: [&str; 2] = ["--api-port", "0"];
+
+/// Asks the admin API for a change, which it must make.
+async fn change(w: &mut World, path: &str, body: &str) -> Result<()> {
+    let (status, text) = w.lb()?.api("POST", path, body).await?;
+    ensure!(status == 200, "{path} {body}: {status} {text}");
+    Ok(())
+}
+
+/// A configuration file that a balancer reads, in a folder of its own.
+struct File(TempDir);
+
+impl File {
+    /// Starts a balancer with `text`.
+    async fn balance(w: &mut World, text: &str) -> Result<File> {
+        let file = File(tempfile::tempdir()?);
+        file.write(text)?;
+        let path = file.0.path().join("lb.yaml").display().to_string();
+        w.balance_over(&[], &["--config", &path]).await?;
+        Ok(file)
+    }
+
+    /// Puts another in its place, as an editor does.
+    fn write(&self, text: &str) -> Result<()> {
+        let (other, path) = (self.0.path().join("lb.yaml.new"), self.0.path().join("lb.yaml"));
+        fs::write(&other, text)?;
+        Ok(fs::rename(other, path)?)
+    }
+
+    /// The same, and waits until the balancer has found it good.
+    async fn apply(&self, w: &mut World, text: &str) -> Result<()> {
+        let mark = w.log.len();
+        self.write(text)?;
+        w.lb()?.prints(mark, " applied").await?;
+        Ok(())
+    }
+}
+
+fn servers(backends: &[(&Backend, u32)]) -> String {
+    let line = |(backend, weight): &(&Backend, u32)| {
+        format!("  - {{url: \"{}\", weight: {weight}}}\n", backend.url())
+    };
+    format!("servers:\n{}", backends.iter().map(line).collect::<String>())
+}
+
+async fn drained_finish(w: &mut World) -> Result<()> {
+    let [a, _, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&API).await?;
+    a.arm(Fault::Park, 1);
+    let mut parked = w.client("parked")?;
+    let pending = parked.start(Request::new("POST", "/").body(b"once".to_vec())).await?;
+    w.log.wait("the request at A", received(&a)).await?;
+    change(w, "/drain", &a.url()).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "BCBC").await?;
+    a.release();
+    ensure!(pending.read().await?.backend() == "A", "the parked request was answered elsewhere");
+    w.expect_sequence(&mut client, "BC").await?;
+    change(w, "/enable", &a.url()).await?;
+    w.expect_sequence(&mut client, "ABCABC").await
+}
+
+async fn deleted_finish(w: &mut World) -> Result<()> {
+    let [a, _, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&API).await?;
+    a.arm(Fault::Park, 1);
+    let mut parked = w.client("parked")?;
+    let pending = parked.start(Request::new("POST", "/").body(b"once".to_vec())).await?;
+    w.log.wait("the request at A", received(&a)).await?;
+    let mark = w.log.len();
+    change(w, "/delete", &a.url()).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "BCBC").await?;
+    ensure!(w.lb()?.said(mark, " drained") == 0, "drained with a request in flight");
+    a.release();
+    ensure!(pending.read().await?.backend() == "A", "the parked request was answered elsewhere");
+    w.lb()?.prints(mark, " drained").await?;
+    let mark = w.log.len();
+    change(w, "/add", &format!("{{\"url\": \"{}\"}}", a.url())).await?;
+    w.lb()?.says(mark, &a, "up").await?;
+    // It joined behind C, which was dealt last.
+    w.expect_sequence(&mut client, "ABCABC").await
+}
+
+async fn cut_off_at_last(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a, _] = w.backends(["A", "B"]).await?;
+    w.balance(&["--api-port", "0", "--drain-timeout", "300ms"]).await?;
+    a.set_fault(Fault::Park);
+    let (mut get, mut post) = (w.client("get")?, w.client("post")?);
+    let got = get.start(Request::new("GET", "/")).await?;
+    w.log.wait("the GET at A", received(&a)).await?;
+    let mut between = w.client("between")?;
+    w.expect_sequence(&mut between, "B").await?;
+    let mark = w.log.len();
+    let posted = post.start(Request::new("POST", "/").body(b"once".to_vec())).await?;
+    w.log.wait_from(mark, "the POST at A", received(&a)).await?;
+    let mark = w.log.len();
+    change(w, "/delete", &a.url()).await?;
+    w.lb()?.prints(mark, " cut off in_flight=2").await?;
+    ensure!(got.read().await?.backend() == "B", "the GET did not go elsewhere");
+    ensure!(posted.read().await?.status == 504, "the POST did not end");
+    a.clear();
+    w.expect_sequence(&mut between, "BB").await
+}
+
+/// GETs and POSTs in turn until `stop`, none of which may fail.
+async fn flawless(mut client: Client, stop: watch::Receiver<bool>) -> Result<()> {
+    while !*stop.borrow() {
+        for reply in [client.get("/?size=2000").await, client.post("/", b"once".to_vec()).await] {
+            let reply = reply.context("a request failed")?;
+            ensure!(reply.status == 200, "a request got {}: {}", reply.status, reply.text());
+        }
+    }
+    Ok(())
+}
+
+/// Keeps 16 clients busy until dropped or told to stop.
+struct Load(watch::Sender<bool>, JoinSet<Result<()>>);
+
+impl Load {
+    fn start(w: &mut World) -> Result<Load> {
+        let (stop, stopped) = watch::channel(false);
+        let mut running = JoinSet::new();
+        for number in 0..16 {
+            running.spawn(flawless(w.client(&format!("c{number}"))?, stopped.clone()));
+        }
+        Ok(Load(stop, running))
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.0.send_replace(true);
+        self.1.join_all().await.into_iter().collect()
+    }
+}
+
+async fn fifty_reloads(w: &mut World) -> Result<()> {
+    let [a, b, c, d] = w.backends(["A", "B", "C", "D"]).await?;
+    let file = File::balance(w, &servers(&[(&a, 1), (&b, 1), (&c, 1)])).await?;
+    c.set_health(Health::Status(500));
+    let load = Load::start(w)?;
+    for round in 1..=25 {
+        file.apply(w, &servers(&[(&a, 1), (&b, 1 + round % 3), (&d, 1), (&c, 1)])).await?;
+        file.apply(w, &servers(&[(&c, 1), (&a, 1), (&b, 1)])).await?;
+    }
+    load.stop().await?;
+    // A server whose weight alone changed is not probed anew: C was not asked
+    // again, and still passes for healthy.
+    let probes = |backend: &Backend| {
+        w.log.count(0, |event| matches!(&event.kind, EventKind::Probed { backend: name, .. } if **name == *backend.name()))
+    };
+    ensure!((probes(&a), probes(&c)) == (1, 1), "probed again: {} {}", probes(&a), probes(&c));
+    let mark = w.log.len();
+    super::rotation::in_parallel(w, 4, 30).await?;
+    fairness::check_even(&fairness::counts(&w.log.events_from(mark)), &["A", "B", "C"])?;
+    Ok(())
+}
+
+async fn bad_file(w: &mut World) -> Result<()> {
+    let [a, b, c] = w.backends(["A", "B", "C"]).await?;
+    let good = servers(&[(&a, 1), (&b, 1)]);
+    let file = File::balance(w, &good).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "ABA").await?;
+    let two_mistakes = good.replace("weight: 1", "weight: -1");
+    for bad in ["servers: [", "", "nonsense: 1\n", &two_mistakes] {
+        let mark = w.log.len();
+        file.write(bad)?;
+        w.lb()?.prints(mark, " refused, everything stays as it was").await?;
+        w.expect_sequence(&mut client, "BA").await?;
+    }
+    file.apply(w, &servers(&[(&a, 1), (&b, 2), (&c, 0)])).await?;
+    w.expect_sequence(&mut client, "BABBAB").await
+}
+
+async fn file_is_watched(w: &mut World) -> Result<()> {
+    let [a, b] = w.backends(["A", "B"]).await?;
+    let file = File::balance(w, &servers(&[(&a, 1), (&b, 1)])).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "AB").await?;
+    let path = file.0.path().join("lb.yaml");
+    // In place, replaced, gone and back.
+    let mark = w.log.len();
+    fs::write(&path, servers(&[(&a, 1)]))?;
+    w.lb()?.prints(mark, " applied").await?;
+    w.expect_sequence(&mut client, "AA").await?;
+    file.apply(w, &servers(&[(&b, 1)])).await?;
+    w.lb()?.says(mark, &b, "up").await?;
+    w.expect_sequence(&mut client, "BB").await?;
+    let mark = w.log.len();
+    fs::remove_file(&path)?;
+    w.lb()?.prints(mark, " refused").await?;
+    w.expect_sequence(&mut client, "BB").await?;
+    file.apply(w, &servers(&[(&a, 1)])).await?;
+    w.lb()?.says(mark, &a, "up").await?;
+    w.expect_sequence(&mut client, "AA").await
+}
+
+async fn strict_in_each_epoch(w: &mut World) -> Result<()> {
+    let [a, b, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&API).await?;
+    let d = w.backend(Backend::builder("D")).await?;
+    expect_strict(w, &["A", "B", "C"]).await?;
+    let mark = w.log.len();
+    change(w, "/add", &format!("{{\"url\": \"{}\"}}", d.url())).await?;
+    w.lb()?.says(mark, &d, "up").await?;
+    expect_strict(w, &["A", "B", "C", "D"]).await?;
+    change(w, "/delete", &b.url()).await?;
+    expect_strict(w, &["A", "C", "D"]).await?;
+    change(w, "/drain", &a.url()).await?;
+    expect_strict(w, &["C", "D"]).await?;
+    change(w, "/enable", &a.url()).await?;
+    expect_strict(w, &["A", "C", "D"]).await?;
+    change(w, "/update", &format!("{{\"url\": \"{}\", \"weight\": 0}}", d.url())).await?;
+    expect_strict(w, &["A", "C"]).await
+}
+
+/// What a server was last told to be.
+#[derive(Clone, Copy, PartialEq)]
+struct Told {
+    weight: u32,
+    enabled: bool,
+}
+
+async fn five_hundred_at_random(w: &mut World) -> Result<()> {
+    let all = w.backends(["A", "B", "C", "D", "E", "F"]).await?;
+    w.balance(&API).await?;
+    let mut random = Rng::with_seed(54);
+    let fresh = Told { weight: 1, enabled: true };
+    let mut told = [Some(fresh); 6];
+    // When each joined last: it is up at some time after that.
+    let mut joined = [0; 6];
+    let load = Load::start(w)?;
+    for _ in 0..500 {
+        // The first is always there, so that there is somebody to ask.
+        let index = random.usize(1..all.len());
+        let url = all[index].url();
+        let weight = random.u32(0..4);
+        told[index] = match (told[index], random.u32(0..4)) {
+            (None, _) => {
+                joined[index] = w.log.len();
+                change(w, "/add", &format!("{{\"url\": \"{url}\"}}")).await?;
+                Some(fresh)
+            }
+            (Some(_), 0) => {
+                change(w, "/delete", &url).await?;
+                None
+            }
+            (Some(was), 1) => {
+                change(w, if was.enabled { "/drain" } else { "/enable" }, &url).await?;
+                Some(Told { enabled: !was.enabled, ..was })
+            }
+            (Some(was), _) => {
+                let body = format!("{{\"url\": \"{url}\", \"weight\": {weight}}}");
+                change(w, "/update", &body).await?;
+                Some(Told { weight, ..was })
+            }
+        };
+    }
+    load.stop().await?;
+    let there = all.iter().zip(joined).zip(told).filter(|(_, told)| told.is_some());
+    let mut left = Vec::new();
+    for ((backend, joined), _) in there {
+        let body = format!("{{\"url\": \"{}\", \"weight\": 1}}", backend.url());
+        change(w, "/update", &body).await?;
+        change(w, "/enable", &backend.url()).await?;
+        w.lb()?.says(joined, backend, "up").await?;
+        left.push(backend.name());
+    }
+    expect_strict(w, &left).await
+}
