@@ -9,7 +9,7 @@ use std::{
 use assert_cmd::Command;
 use rustix::process::Signal;
 
-use crate::programs::{Running, be, lb, lb_command};
+use crate::programs::{Running, WATCHDOG, be, lb, lb_command};
 
 /// Runs `lb` with flags that are wrong; returns its exit code and what it says.
 fn refused(flags: &[&str]) -> (i32, String) {
@@ -160,6 +160,7 @@ pub(crate) fn get_target(port: u16, target: &str) -> String {
 /// One GET of `target` at `address`.
 pub(crate) fn get_from(address: SocketAddr, target: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(WATCHDOG)).unwrap();
     let head = format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
@@ -371,7 +372,7 @@ fn outputs_that_are_full_or_stuck_or_gone_stop_nothing() {
         }
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM)
             .unwrap();
-        expect_end_within(child, crate::programs::WATCHDOG);
+        expect_end_within(child, WATCHDOG);
     }
     drop(backend);
 }
