@@ -4,9 +4,11 @@ use std::{
     io::Write,
     net::{Shutdown, TcpStream},
     thread,
+    time::Duration,
 };
 
 use rustix::process::Signal;
+use tokio::time::Instant;
 
 use super::{ADD, ask, ask_with, backend, connect, servers, start, talk};
 
@@ -82,11 +84,13 @@ fn silent_clients_hold_up_neither_the_api_for_long_nor_the_traffic() {
     let (_backend, url) = backend("A");
     let api = start(&["--backend", &url, "--workers", "1"]);
     // More than there may be: whoever comes after them waits, for ten seconds.
+    let began = Instant::now();
     let silent: Vec<_> = (0..80).map(|_| connect(api.port)).collect();
     let slow = talk_slowly(api.port);
     let answer = talk(connect(api.proxy), "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert_eq!(servers(api.port).as_array().unwrap().len(), 1);
+    assert!(began.elapsed() > Duration::from_secs(5), "80 connections are served at one time");
     drop((silent, slow));
 }
 
