@@ -84,6 +84,16 @@ impl Running {
         found.unwrap_or_else(|| panic!("no line with {texts:?} in:\n{}", lines.join("\n")))
     }
 
+    /// Waits for `count` lines that contain `text`.
+    #[track_caller]
+    pub(crate) fn lines(&self, text: &str, count: usize) {
+        let (lines, more) = &*self.output;
+        let found = |lines: &[String]| lines.iter().filter(|line| line.contains(text)).count();
+        let waiting = |lines: &mut Vec<String>| found(lines) < count;
+        let lines = more.wait_timeout_while(lines.lock().unwrap(), WATCHDOG, waiting).unwrap().0;
+        assert!(found(&lines) >= count, "not {count} lines with {text:?}:\n{}", lines.join("\n"));
+    }
+
     /// Everything that it has printed.
     pub(crate) fn printed(&self) -> String {
         self.output.0.lock().unwrap().join("\n")
