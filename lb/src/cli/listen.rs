@@ -1,8 +1,8 @@
-//! The command line: what was typed, validated once into a [`Config`].
+//! The flags of `lb listen`: what was typed, validated once into a [`Config`].
 
 use std::{net::IpAddr, num::NonZeroU32, thread, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use hyper::http::uri::PathAndQuery;
 use ipnet::IpNet;
 
@@ -16,30 +16,8 @@ use crate::{
     dealing::{Backend, Dealing},
 };
 
-/// An HTTP load balancer: round robin with health checks; a client sees no
-/// error while one healthy server exists.
-#[derive(Debug, Parser)]
-#[command(name = "lb", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
-pub struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    listen: ListenArgs,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  lb --port 8000 --backend 8080 --backend 8081
-  lb listen --port 8000 --backend http://10.0.0.5:8080 --health-path /health --health-period 5s";
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Balance requests over the servers (what `lb` does without a command).
-    Listen(ListenArgs),
-}
-
 #[derive(Debug, Args)]
-struct ListenArgs {
+pub(super) struct ListenArgs {
     /// The port to listen on, as with --port.
     #[arg(value_name = "PORT", conflicts_with = "port")]
     port_alone: Option<u16>,
@@ -165,22 +143,8 @@ enum WhenAllDownArg {
     TryAnyway,
 }
 
-impl Cli {
-    /// Validates what was typed.
-    ///
-    /// # Errors
-    /// Values that are good by themselves do not fit together.
-    pub fn into_config(self) -> Result<Config, Invalid> {
-        let args = match self.command {
-            Some(Command::Listen(args)) => args,
-            None => self.listen,
-        };
-        args.into_config()
-    }
-}
-
 impl ListenArgs {
-    fn into_config(self) -> Result<Config, Invalid> {
+    pub(super) fn into_config(self) -> Result<Config, Invalid> {
         let authorities: Vec<_> = self.backends.iter().map(|b| &b.authority).collect();
         reject_duplicates(&authorities)?;
         let health = self.health.into_health_check();
