@@ -9,6 +9,7 @@
 
 mod choices;
 mod cli;
+mod config;
 mod kills;
 mod probes;
 mod programs;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use lb::{
     access_log::AccessLog,
-    cli::Cli,
+    cli::{Cli, Loader, Task},
     config::Config,
     net::Tcp,
     output::{Output, Stream},
@@ -21,6 +21,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -33,16 +34,32 @@ fn main() -> ExitCode {
     // Of a connection's buffers only the first page is ever used: huge pages
     // would make all of them resident. Where it cannot be said they stay.
     let _ = disable_transparent_huge_pages(true);
-    let config = match Cli::parse().into_config() {
-        Ok(config) => config,
+    let task = match Cli::parse().into_task() {
+        Ok(task) => task,
         Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
     };
-    match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // If nobody reads it, the exit code must do.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
+    let done = match task {
+        Task::Listen(loader) => listen(&loader),
+        Task::Check(args) => args.run(),
+        Task::Init(args) => args.run(),
+    };
+    done.unwrap_or_else(|error| {
+        say(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn say(error: &str) {
+    // If nobody reads it, the exit code must do.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+}
+
+fn listen(loader: &Loader) -> Result<ExitCode> {
+    match loader.load() {
+        Ok(config) => run(config).map(|()| ExitCode::SUCCESS),
+        Err(problems) => {
+            problems.lines().for_each(|line| say(&line));
+            Ok(ExitCode::FAILURE)
         }
     }
 }
@@ -63,6 +80,9 @@ fn run(config: Config) -> Result<()> {
     let stdout = Output::start(Stream::Stdout).context("cannot start the log's thread")?;
     let stderr = Output::start(Stream::Stderr).context("cannot start the log's thread")?;
     start_logging(stderr.clone());
+    if let Some(source) = &config.source {
+        info!("the configuration is that of {}", source.display());
+    }
     let config = Config { descriptors: connections_for(raise_descriptor_limit()), ..config };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {

@@ -53,7 +53,7 @@ pub async fn run<N: Net>(
         log.line(&format!("ready proxy={}", net.local_addr(&listeners[0])?));
         if config.servers.is_empty() {
             warn!(
-                "no server is configured, every request gets a 503: add one with --backend HOST:PORT"
+                "no server is configured, every request gets a 503: add one with --backend HOST:PORT, or in lb.yaml (lb init writes one)"
             );
         }
         let accepting = listeners.iter().map(|listener| workers.accept_all(&net, listener));

@@ -1,23 +1,30 @@
-//! The flags of `lb listen`: what was typed, validated once into a [`Config`].
+//! The flags of `lb listen`: what was typed, in the keys of the configuration
+//! file, so that both have one set of defaults.
 
-use std::{net::IpAddr, num::NonZeroU32, thread, time::Duration};
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use hyper::http::uri::PathAndQuery;
 use ipnet::IpNet;
 
+use super::loader::Loader;
 use crate::{
-    balance::{Thresholds, WhenAllDown},
+    balance::WhenAllDown,
     config::{
-        Config, DEFAULT_PORT, HealthCheck, Invalid, Server, Settings, StatusSet, Timeouts,
-        parse_count, parse_duration, parse_health_path, parse_network, parse_size,
-        reject_duplicates,
+        Entry, File, HealthKeys, Invalid, Listen, ServerKeys, StatusSet, TimeoutKeys, invalid,
+        parse_count, parse_duration, parse_health_path, parse_network, parse_size, parse_threshold,
+        parse_when_all_down, parse_workers,
     },
     dealing::{Backend, Dealing},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct ListenArgs {
+    /// The configuration file, YAML or JSON; flags win over it [default:
+    /// without servers on the command line, the first that this folder has of
+    /// lb.yaml, servers.yaml, config.yaml (.yml, .json) and server_db.json].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The port to listen on, as with --port.
     #[arg(value_name = "PORT", conflicts_with = "port")]
     port_alone: Option<u16>,
@@ -41,9 +48,10 @@ pub(super) struct ListenArgs {
     health: HealthArgs,
     #[command(flatten)]
     limits: LimitArgs,
-    /// What to do with a request when no server is healthy.
-    #[arg(long, value_enum, default_value = "refuse")]
-    when_all_down: WhenAllDownArg,
+    /// What to do with a request when no server is healthy: refuse it (503),
+    /// or try_anyway, as a last resort [default: refuse].
+    #[arg(long, value_name = "WHAT", value_parser = parse_when_all_down)]
+    when_all_down: Option<WhenAllDown>,
     /// Statuses that are retried on another server, for idempotent requests:
     /// 502-504 or 429,503 [default: none, answers are passed on].
     #[arg(long, value_name = "CODES")]
@@ -53,8 +61,8 @@ pub(super) struct ListenArgs {
     #[arg(long)]
     fresh_posts: bool,
     /// Worker threads [default: one a core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    workers: Option<u16>,
+    #[arg(long, value_name = "N", value_parser = parse_workers)]
+    workers: Option<usize>,
     /// Print each request as it came and each answer's status line.
     #[arg(long)]
     debug: bool,
@@ -62,51 +70,50 @@ pub(super) struct ListenArgs {
 
 #[derive(Debug, Args)]
 struct HealthArgs {
-    /// The path that probes ask for.
-    #[arg(long, value_name = "PATH", default_value = "/", value_parser = parse_health_path)]
-    health_path: PathAndQuery,
-    /// From one probe to the next: 10s, 200ms or plain seconds.
-    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    health_period: Duration,
+    /// The path that probes ask for [default: /].
+    #[arg(long, value_name = "PATH", value_parser = parse_health_path)]
+    health_path: Option<PathAndQuery>,
+    /// From one probe to the next: 10s, 200ms or plain seconds [default: 10s].
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
+    health_period: Option<Duration>,
     /// How long a probe may take; at most the period is used [default: 2s].
     #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
     health_timeout: Option<Duration>,
-    /// The statuses that count as healthy: 200, 200-399 or 200,204.
-    #[arg(long, value_name = "CODES", default_value = "200")]
-    health_expect: StatusSet,
-    /// Passed probes in a row that bring a server back.
-    #[arg(long, allow_hyphen_values = true, value_name = "N", default_value = "1")]
-    rise: NonZeroU32,
-    /// Failed probes in a row that take a server out.
-    #[arg(long, allow_hyphen_values = true, value_name = "N", default_value = "1")]
-    fall: NonZeroU32,
+    /// The statuses that count as healthy: 200, 200-399 or 200,204 [default: 200].
+    #[arg(long, value_name = "CODES")]
+    health_expect: Option<StatusSet>,
+    /// Passed probes in a row that bring a server back [default: 1].
+    #[arg(long, allow_hyphen_values = true, value_name = "N", value_parser = parse_threshold)]
+    rise: Option<NonZeroU32>,
+    /// Failed probes in a row that take a server out [default: 1].
+    #[arg(long, allow_hyphen_values = true, value_name = "N", value_parser = parse_threshold)]
+    fall: Option<NonZeroU32>,
 }
 
-/// The defaults are those of [`Timeouts`].
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Timeouts and limits")]
 struct LimitArgs {
-    /// To connect to a server.
-    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
-    connect_timeout: Duration,
-    /// For a client's request head, from its first byte (408).
-    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    head_timeout: Duration,
-    /// How long an idle client connection is kept.
-    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
-    idle_timeout: Duration,
-    /// For the head of a server's answer (504).
-    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
-    response_timeout: Duration,
-    /// For a body to make progress, in either direction.
-    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
-    body_timeout: Duration,
+    /// To connect to a server [default: 2s].
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
+    connect_timeout: Option<Duration>,
+    /// For a client's request head, from its first byte (408) [default: 10s].
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
+    head_timeout: Option<Duration>,
+    /// How long an idle client connection is kept [default: 60s].
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
+    idle_timeout: Option<Duration>,
+    /// For the head of a server's answer (504) [default: 60s].
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
+    response_timeout: Option<Duration>,
+    /// For a body to make progress, in either direction [default: 60s].
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
+    body_timeout: Option<Duration>,
     /// From a request to the head of its answer, over all tries (504) [default: none].
     #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
     deadline: Option<Duration>,
-    /// For requests in flight after the signal to stop.
-    #[arg(long, allow_hyphen_values = true, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-    drain_timeout: Duration,
+    /// For requests in flight after the signal to stop [default: 30s].
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
+    drain_timeout: Option<Duration>,
     /// The largest request body: 64k, 10M (413) [default: any].
     #[arg(long, allow_hyphen_values = true, value_name = "SIZE", value_parser = parse_size)]
     max_body: Option<u64>,
@@ -120,76 +127,64 @@ struct LimitArgs {
     trusted_proxies: Vec<IpNet>,
 }
 
-impl LimitArgs {
-    fn timeouts(&self) -> Timeouts {
-        Timeouts {
-            connect: self.connect_timeout,
-            request_head: self.head_timeout,
-            client_idle: self.idle_timeout,
-            response_head: self.response_timeout,
-            body: self.body_timeout,
-            deadline: self.deadline,
-            drain: self.drain_timeout,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum WhenAllDownArg {
-    /// Answer 503 at once.
-    Refuse,
-    /// Send to unhealthy servers as a last resort.
-    TryAnyway,
-}
-
 impl ListenArgs {
-    pub(super) fn into_config(self) -> Result<Config, Invalid> {
-        let authorities: Vec<_> = self.backends.iter().map(|b| &b.authority).collect();
-        reject_duplicates(&authorities)?;
-        let health = self.health.into_health_check();
-        let server = |backend: Backend| Server {
-            name: backend.authority.to_string(),
-            authority: backend.authority,
-            weight: backend.weight,
-            health: health.clone(),
-            wanted: None,
-        };
-        let cores = || thread::available_parallelism().map_or(1, usize::from);
-        Ok(Config {
-            bind: self.bind,
-            port: self.port.or(self.port_alone).unwrap_or(DEFAULT_PORT),
-            workers: self.workers.map_or_else(cores, usize::from),
+    /// What the flags say, in the keys of the file.
+    ///
+    /// # Errors
+    /// A server is there twice.
+    pub(super) fn into_loader(self) -> Result<Loader, Invalid> {
+        let mut entries: Vec<Entry> = Vec::new();
+        for backend in self.backends {
+            if entries.iter().any(|other| other.authority == backend.authority) {
+                return invalid(format!("server {} is listed twice", backend.authority));
+            }
+            let server = ServerKeys { weight: Some(backend.weight), ..ServerKeys::default() };
+            entries.push(Entry { authority: backend.authority, server });
+        }
+        let flags = File {
+            listen: Some(Listen { bind: self.bind, port: self.port.or(self.port_alone) }),
+            algorithm: self.algorithm,
+            when_all_down: self.when_all_down,
+            retry_status: self.retry_status,
+            fresh_posts: self.fresh_posts.then_some(true),
+            max_body: self.limits.max_body,
             max_connections: self.limits.max_connections,
-            descriptors: usize::MAX,
-            servers: self.backends.into_iter().map(server).collect(),
-            health: health.clone(),
-            settings: Settings {
-                dealing: self.algorithm.unwrap_or_default(),
-                when_all_down: match self.when_all_down {
-                    WhenAllDownArg::Refuse => WhenAllDown::Refuse,
-                    WhenAllDownArg::TryAnyway => WhenAllDown::TryAnyway,
-                },
-                retry_status: self.retry_status.unwrap_or_default(),
-                fresh_posts: self.fresh_posts,
-                max_body: self.limits.max_body,
-                timeouts: self.limits.timeouts(),
-                trusted_proxies: self.limits.trusted_proxies,
-                debug: self.debug,
-            },
-        })
+            trusted_proxies: Some(self.limits.trusted_proxies.clone())
+                .filter(|nets| !nets.is_empty()),
+            workers: self.workers,
+            debug: self.debug.then_some(true),
+            health: Some(self.health.into_keys()),
+            timeouts: Some(self.limits.into_keys()),
+            servers: Some(entries).filter(|entries| !entries.is_empty()),
+            ..File::default()
+        };
+        Ok(Loader::new(flags, self.config))
     }
 }
 
 impl HealthArgs {
-    fn into_health_check(self) -> HealthCheck {
-        let timeout = self.health_timeout.unwrap_or(HealthCheck::default().timeout);
-        HealthCheck {
+    fn into_keys(self) -> HealthKeys {
+        HealthKeys {
             path: self.health_path,
             period: self.health_period,
-            timeout: timeout.min(self.health_period),
+            timeout: self.health_timeout,
             expect: self.health_expect,
-            thresholds: Thresholds { rise: self.rise, fall: self.fall },
+            rise: self.rise,
+            fall: self.fall,
+        }
+    }
+}
+
+impl LimitArgs {
+    fn into_keys(self) -> TimeoutKeys {
+        TimeoutKeys {
+            connect: self.connect_timeout,
+            head: self.head_timeout,
+            idle: self.idle_timeout,
+            response: self.response_timeout,
+            body: self.body_timeout,
+            deadline: self.deadline,
+            drain: self.drain_timeout,
         }
     }
 }

@@ -1,14 +1,18 @@
 //! The command line: what was typed, validated once.
 //!
-//! Owns the commands. The flags of one, and what follows from them, are in a
+//! Owns the commands. The flags of each, and what follows from them, are in a
 //! file of its own.
 
+mod check;
+mod init;
 mod listen;
+mod loader;
 
 use clap::{Parser, Subcommand};
 
 use self::listen::ListenArgs;
-use crate::config::{Config, Invalid};
+pub use self::{check::CheckArgs, init::InitArgs, loader::Loader};
+use crate::config::Invalid;
 
 /// An HTTP load balancer: round robin with health checks; a client sees no
 /// error while one healthy server exists.
@@ -24,12 +28,28 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   lb --port 8000 --backend 8080 --backend 8081
-  lb listen --port 8000 --backend http://10.0.0.5:8080 --health-path /health --health-period 5s";
+  lb listen --port 8000 --backend http://10.0.0.5:8080 --health-path /health --health-period 5s
+  lb init && lb check lb.yaml && lb";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Balance requests over the servers (what `lb` does without a command).
-    Listen(ListenArgs),
+    Listen(Box<ListenArgs>),
+    /// Say what is wrong with a configuration file.
+    Check(CheckArgs),
+    /// Write a configuration file to start from.
+    Init(InitArgs),
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Task {
+    /// Balance requests.
+    Listen(Box<Loader>),
+    /// Check a file.
+    Check(CheckArgs),
+    /// Write a file.
+    Init(InitArgs),
 }
 
 impl Cli {
@@ -37,11 +57,12 @@ impl Cli {
     ///
     /// # Errors
     /// Values that are good by themselves do not fit together.
-    pub fn into_config(self) -> Result<Config, Invalid> {
-        let args = match self.command {
-            Some(Command::Listen(args)) => args,
-            None => self.listen,
-        };
-        args.into_config()
+    pub fn into_task(self) -> Result<Task, Invalid> {
+        Ok(match self.command {
+            None => Task::Listen(Box::new(self.listen.into_loader()?)),
+            Some(Command::Listen(args)) => Task::Listen(Box::new(args.into_loader()?)),
+            Some(Command::Check(args)) => Task::Check(args),
+            Some(Command::Init(args)) => Task::Init(args),
+        })
     }
 }

@@ -1,22 +1,39 @@
 //! What the balancer is to do, validated.
 //!
 //! Values here are valid by construction: whoever holds a [`Config`] need not
-//! check it again. What the user typed is parsed into these types at the edge
-//! (the command line's `FromStr`s).
+//! check it again. What the user wrote, on the command line or in a file, is
+//! parsed into these types at the edge.
 
+mod file;
+mod problems;
+mod read;
+mod servers;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod tree;
 mod values;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use hyper::http::uri::PathAndQuery;
 use ipnet::IpNet;
 
-pub(crate) use self::values::invalid;
-pub use self::values::{
-    Authority, Invalid, StatusSet, parse_count, parse_duration, parse_health_path, parse_network,
-    parse_size, reject_duplicates,
+pub(crate) use self::{
+    file::{File, Health as HealthKeys, Server as ServerKeys, Timeouts as TimeoutKeys},
+    read::{read, read_from},
+    servers::Entry,
+    values::invalid,
 };
-
+pub use self::{
+    problems::{Problem, Problems},
+    read::schema,
+    values::{
+        Authority, Invalid, Listen, StatusSet, parse_bool, parse_count, parse_duration,
+        parse_health_path, parse_host, parse_name, parse_network, parse_port, parse_size,
+        parse_threshold, parse_wanted, parse_weight, parse_when_all_down, parse_workers,
+    },
+};
 use crate::{
     balance::{Thresholds, Wanted, WhenAllDown},
     dealing::Dealing,
@@ -28,6 +45,8 @@ pub const DEFAULT_PORT: u16 = 80;
 /// Everything that a run of `lb` needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file that it came from; `None` if it is the command line's alone.
+    pub source: Option<PathBuf>,
     /// Where to listen; `None` is every address of the machine, IPv4 and IPv6.
     pub bind: Option<IpAddr>,
     /// The port to listen on; 0 means any free one.
@@ -159,6 +178,8 @@ pub struct Server {
 /// How a server's health is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
+    /// The port that is probed. Default that of the server.
+    pub port: Option<u16>,
     /// The target of the probe, a GET. Default `/`.
     pub path: PathAndQuery,
     /// From the beginning of one probe to the beginning of the next. Default 10 s.
@@ -174,6 +195,7 @@ pub struct HealthCheck {
 impl Default for HealthCheck {
     fn default() -> Self {
         HealthCheck {
+            port: None,
             path: PathAndQuery::from_static("/"),
             period: Duration::from_secs(10),
             timeout: Duration::from_secs(2),

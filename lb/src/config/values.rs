@@ -5,7 +5,8 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
     ops::RangeInclusive,
     str::FromStr,
     time::Duration,
@@ -14,6 +15,8 @@ use std::{
 use hyper::{Uri, header::HeaderValue, http::uri::PathAndQuery};
 use ipnet::IpNet;
 use thiserror::Error;
+
+use crate::balance::{Wanted, WhenAllDown};
 
 /// The host and port of a server. Compared without regard to case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,52 +65,57 @@ impl FromStr for Authority {
             return Ok(Authority { host: "localhost".into(), port: parse_port(text)? });
         }
         if text.parse::<Ipv6Addr>().is_ok() {
-            return invalid(format!("an IPv6 address needs brackets and a port: [{text}]:8080"));
+            return invalid(format!("needs brackets and a port; expected [{text}]:8080"));
         }
         let (rest, default_port) = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (rest, Some(80)),
             Some((scheme, _)) => {
-                return invalid(format!("scheme {scheme} is not supported, expected http"));
+                return invalid(format!("has the scheme {scheme}; expected http://host:port"));
             }
             None => (text, None),
         };
         let authority = match rest.split_once('/') {
             None | Some((_, "")) => rest.trim_end_matches('/'),
             Some((_, path)) => {
-                return invalid(format!(
-                    "a server has no path, got /{path}; expected http://host:port"
-                ));
+                return invalid(format!("has the path /{path}; expected http://host:port"));
             }
         };
         parse_authority(authority, default_port)
     }
 }
 
-fn parse_port(text: &str) -> Result<u16, Invalid> {
-    match text.parse::<u32>() {
-        Ok(port @ 1..=65535) => Ok(port as u16),
-        _ => invalid(format!("port {text} is out of range, expected 1 to 65535")),
+/// Reads the port of a server.
+///
+/// # Errors
+/// It is none, or 0.
+pub fn parse_port(text: &str) -> Result<u16, Invalid> {
+    match whole(text) {
+        Some(port @ 1..=65535) => Ok(port as u16),
+        _ => invalid("is not a port; expected 1 to 65535"),
     }
 }
 
 fn parse_authority(text: &str, default_port: Option<u16>) -> Result<Authority, Invalid> {
     let Ok(uri) = text.parse::<hyper::http::uri::Authority>() else {
-        return invalid("not a host and a port; expected http://host:port, host:port or a port");
+        return invalid("is not a host and a port; expected http://host:port");
     };
     if text.contains('@') {
-        return invalid("a server's URL takes no user name; expected http://host:port");
+        return invalid("has a user name; expected http://host:port");
     }
     let host = uri.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     if host.is_empty() {
-        return invalid("the host is missing; expected http://host:port, host:port or a port");
+        return invalid("has no host; expected http://host:port");
     }
     let port_text = text.rsplit_once(':').map(|(_, port)| port).filter(|p| !p.contains(']'));
     let port = match (port_text, default_port) {
-        (Some(port), _) => parse_port(port)?,
-        (None, Some(port)) => port,
-        (None, None) => {
-            return invalid("the port is missing; expected http://host:port, host:port or a port");
+        (Some(""), _) | (None, None) => {
+            return invalid("has no port; expected http://host:port");
         }
+        (Some(port), _) => match parse_port(port) {
+            Ok(port) => port,
+            Err(_) => return invalid(format!("has port {port}; expected 1 to 65535")),
+        },
+        (None, Some(port)) => port,
     };
     Ok(Authority { host, port })
 }
@@ -122,9 +130,27 @@ impl StatusSet {
         StatusSet(vec![status..=status])
     }
 
+    /// What is in any of `sets`.
+    pub fn union(sets: Vec<StatusSet>) -> StatusSet {
+        StatusSet(sets.into_iter().flat_map(|set| set.0).collect())
+    }
+
     /// Whether `status` is in the set.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
+    }
+}
+
+impl fmt::Display for StatusSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, range) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            match (range.start(), range.end()) {
+                (low, high) if low == high => write!(f, "{comma}{low}")?,
+                (low, high) => write!(f, "{comma}{low}-{high}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -143,14 +169,14 @@ impl FromStr for StatusSet {
 fn parse_status_range(text: &str) -> Result<RangeInclusive<u16>, Invalid> {
     let code = |text: &str| match text.parse::<u16>() {
         Ok(code @ 100..=599) if text.len() == 3 => Ok(code),
-        _ => invalid(format!("{text:?} is not a status code; expected 200, 200-399 or 200,204")),
+        _ => invalid("is no set of status codes; expected 200, 200-399 or 200,204"),
     };
     let (low, high) = match text.split_once('-') {
         Some((low, high)) => (code(low.trim())?, code(high.trim())?),
         None => (code(text)?, code(text)?),
     };
     if low > high {
-        return invalid(format!("the range {text} is empty, its first code is the larger"));
+        return invalid(format!("has the empty range {text}; expected the smaller code first"));
     }
     Ok(low..=high)
 }
@@ -163,10 +189,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let seconds = text.parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
     match seconds.or_else(|| humantime::parse_duration(text).ok()) {
-        Some(duration) if duration.is_zero() => invalid("must be longer than zero"),
-        Some(duration) if duration > DAY => invalid("must be at most one day"),
+        Some(duration) if duration.is_zero() => {
+            invalid("must be longer than zero; expected 10s, 200ms or plain seconds")
+        }
+        Some(duration) if duration > DAY => {
+            invalid("must be at most one day; expected 10s, 200ms or plain seconds")
+        }
         Some(duration) => Ok(duration),
-        None => invalid("not a duration; expected 10s, 200ms or plain seconds"),
+        None => invalid("is not a duration; expected 10s, 200ms or plain seconds"),
     }
 }
 
@@ -181,11 +211,11 @@ pub fn parse_size(text: &str) -> Result<u64, Invalid> {
         "k" | "kb" | "kib" => 1 << 10,
         "m" | "mb" | "mib" => 1 << 20,
         "g" | "gb" | "gib" => 1 << 30,
-        _ => return invalid("not a size; expected bytes, or 64k, 10M, 1G"),
+        _ => return invalid("is not a size; expected bytes, or 64k, 10M, 1G"),
     };
     match digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit)) {
         Some(size) => Ok(size),
-        None => invalid("not a size; expected bytes, or 64k, 10M, 1G"),
+        None => invalid("is not a size; expected bytes, or 64k, 10M, 1G"),
     }
 }
 
@@ -194,9 +224,143 @@ pub fn parse_size(text: &str) -> Result<u64, Invalid> {
 /// # Errors
 /// It is none.
 pub fn parse_count(text: &str) -> Result<usize, Invalid> {
-    match text.parse() {
-        Ok(0) | Err(_) => invalid("not a count; expected 1 or more"),
-        Ok(count) => Ok(count),
+    match whole(text).map(usize::try_from) {
+        Some(Ok(count @ 1..)) => Ok(count),
+        _ => invalid("is not a count; expected 1 or more"),
+    }
+}
+
+/// Reads how many probes in a row change a server's state.
+///
+/// # Errors
+/// It is not a number from 1 on, or more than 32 bits hold.
+pub fn parse_threshold(text: &str) -> Result<NonZeroU32, Invalid> {
+    match whole(text).and_then(|count| u32::try_from(count).ok()).and_then(NonZeroU32::new) {
+        Some(count) => Ok(count),
+        None => invalid("is not a number of probes; expected 1 or more"),
+    }
+}
+
+/// Reads a number of threads.
+///
+/// # Errors
+/// It is not a number from 1 to 1024.
+pub fn parse_workers(text: &str) -> Result<usize, Invalid> {
+    match whole(text) {
+        Some(count @ 1..=1024) => Ok(count as usize),
+        _ => invalid("is not a number of threads; expected 1 to 1024"),
+    }
+}
+
+/// Reads a weight.
+///
+/// # Errors
+/// It is not a whole number that 32 bits hold.
+pub fn parse_weight(text: &str) -> Result<u32, Invalid> {
+    match whole(text).map(u32::try_from) {
+        Some(Ok(weight)) => Ok(weight),
+        _ => invalid(format!("is not a weight; expected a number from 0 to {}", u32::MAX)),
+    }
+}
+
+/// A whole number, without a sign.
+fn whole(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
+/// Reads yes or no.
+///
+/// # Errors
+/// It is neither `true` nor `false`.
+pub fn parse_bool(text: &str) -> Result<bool, Invalid> {
+    text.parse().or_else(|_| invalid("is not a boolean; expected true or false"))
+}
+
+/// Reads what to do with a request when no server is healthy.
+///
+/// # Errors
+/// It is neither `refuse` nor `try_anyway`.
+pub fn parse_when_all_down(text: &str) -> Result<WhenAllDown, Invalid> {
+    match text {
+        "refuse" => Ok(WhenAllDown::Refuse),
+        "try_anyway" => Ok(WhenAllDown::TryAnyway),
+        _ => invalid("is not known; expected refuse or try_anyway"),
+    }
+}
+
+/// Reads what is wanted of a server.
+///
+/// # Errors
+/// It is not `enabled`, `draining` or `disabled`.
+pub fn parse_wanted(text: &str) -> Result<Wanted, Invalid> {
+    match text {
+        "enabled" => Ok(Wanted::Enabled),
+        "draining" => Ok(Wanted::Draining),
+        "disabled" => Ok(Wanted::Disabled),
+        _ => invalid("is not a state; expected enabled, draining or disabled"),
+    }
+}
+
+/// Reads the name of a server: letters, digits and signs, which stand in the
+/// lines of the log without quotes.
+///
+/// # Errors
+/// It is empty, longer than 64 characters, or has others.
+pub fn parse_name(text: &str) -> Result<String, Invalid> {
+    const EXPECTED: &str = "expected 1 to 64 letters, digits and signs";
+    let allowed = |c: char| c.is_alphanumeric() || c.is_ascii_graphic() && !"\"'`=,".contains(c);
+    if text.is_empty() {
+        return invalid(format!("is empty; {EXPECTED}"));
+    }
+    if let Some(bad) = text.chars().find(|c| !allowed(*c)) {
+        return invalid(format!("has the character {bad:?}; {EXPECTED}"));
+    }
+    match text.chars().count() {
+        ..=64 => Ok(text.into()),
+        count => invalid(format!("has {count} characters; {EXPECTED}")),
+    }
+}
+
+/// Reads the host of a server: a name or an address.
+///
+/// # Errors
+/// It is neither, or it brings a port or more.
+pub fn parse_host(text: &str) -> Result<String, Invalid> {
+    if let Ok(address) = text.parse::<Ipv6Addr>() {
+        return Ok(address.to_string());
+    }
+    let wrong = || invalid("is not a host; expected a name or an address, and its port in port");
+    let Ok(authority) = parse_authority(text, Some(80)) else { return wrong() };
+    if authority.to_string() == format!("{}:80", text.to_ascii_lowercase()) {
+        Ok(authority.host)
+    } else {
+        wrong()
+    }
+}
+
+/// Where to listen; what is left out is for the default to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// The address.
+    pub bind: Option<IpAddr>,
+    /// The port; 0 is any free one.
+    pub port: Option<u16>,
+}
+
+impl FromStr for Listen {
+    type Err = Invalid;
+
+    /// Reads a port, or an address and a port.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if let Some(port) = whole(text).and_then(|port| u16::try_from(port).ok()) {
+            return Ok(Listen { bind: None, port: Some(port) });
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) => Ok(Listen { bind: Some(address.ip()), port: Some(address.port()) }),
+            Err(_) => {
+                invalid("is not a place to listen; expected 8000, 0.0.0.0:8000 or [::1]:8000")
+            }
+        }
     }
 }
 
@@ -206,9 +370,9 @@ pub fn parse_count(text: &str) -> Result<usize, Invalid> {
 /// It is neither.
 pub fn parse_network(text: &str) -> Result<IpNet, Invalid> {
     let one = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>()
-        .or_else(|_| one())
-        .map_err(|_| Invalid("not a network; expected 10.0.0.0/8, fd00::/8 or an address".into()))
+    text.parse::<IpNet>().or_else(|_| one()).map_err(|_| {
+        Invalid("is not a network; expected 10.0.0.0/8, fd00::/8 or an address".into())
+    })
 }
 
 /// Reads the path of a probe: it begins with `/` and may have a query.
@@ -217,26 +381,13 @@ pub fn parse_network(text: &str) -> Result<IpNet, Invalid> {
 /// It does not begin with `/` or has characters that a request target cannot have.
 pub fn parse_health_path(text: &str) -> Result<PathAndQuery, Invalid> {
     if !text.starts_with('/') {
-        return invalid("must begin with /");
+        return invalid("must begin with /; expected a path such as /health");
     }
     let uri = text.parse::<Uri>().ok().and_then(|uri| uri.path_and_query().cloned());
     match uri {
         Some(path) if !text.contains('#') => Ok(path),
-        _ => invalid("not a path that a request can ask for"),
+        _ => invalid("is not a path that a request can ask for; expected one such as /health"),
     }
-}
-
-/// Checks that no server is listed twice.
-///
-/// # Errors
-/// Names the first server that is.
-pub fn reject_duplicates(servers: &[&Authority]) -> Result<(), Invalid> {
-    for (index, server) in servers.iter().enumerate() {
-        if servers[..index].contains(server) {
-            return invalid(format!("server {server} is listed twice"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -261,17 +412,18 @@ mod tests {
         check_authority("http://[::1]:8080", "[::1]:8080");
         check_authority("[::1]:8080", "[::1]:8080");
         check_authority("http://[::1]", "[::1]:80");
-        check_authority("::1", "error: an IPv6 address needs brackets");
-        check_authority("0", "error: port 0 is out of range");
-        check_authority("65536", "error: port 65536 is out of range");
-        check_authority("example.org", "error: the port is missing");
-        check_authority("example.org:", "error: port  is out of range");
+        check_authority("::1", "error: needs brackets and a port; expected [::1]:8080");
+        check_authority("0", "error: is not a port");
+        check_authority("65536", "error: is not a port");
+        check_authority("a:65536", "error: has port 65536; expected 1 to 65535");
+        check_authority("example.org", "error: has no port; expected http://host:port");
+        check_authority("example.org:", "error: has no port");
         check_authority(":8080", "error: ");
         check_authority("", "error: ");
-        check_authority("a b:80", "error: not a host and a port");
-        check_authority("https://example.org", "error: scheme https is not supported");
-        check_authority("http://example.org/app", "error: a server has no path, got /app");
-        check_authority("http://me@example.org", "error: a server's URL takes no user name");
+        check_authority("a b:80", "error: is not a host and a port");
+        check_authority("https://example.org", "error: has the scheme https; expected http://");
+        check_authority("http://example.org/app", "error: has the path /app");
+        check_authority("http://me@example.org", "error: has a user name");
     }
 
     #[test]
@@ -326,12 +478,5 @@ mod tests {
         for bad in ["", "health", "http://a/", "/a b", "/a#b"] {
             assert!(parse_health_path(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn duplicates_are_found_in_any_spelling() {
-        let parse = |text: &str| text.parse::<Authority>().unwrap();
-        assert!(reject_duplicates(&[&parse("HTTP://A:80/"), &parse("a:80")]).is_err());
-        assert!(reject_duplicates(&[&parse("a:80"), &parse("a:81")]).is_ok());
     }
 }

@@ -1,0 +1,385 @@
+//! What a configuration file can say: its keys, and the three older shapes.
+//!
+//! The one definition of the keys: reading, the JSON schema, and the flags of
+//! the command line, which are laid over it, all follow from it. Nothing is
+//! said of what is left out; [`File::into_config`] has the defaults.
+
+use std::{borrow::Cow, num::NonZeroU32, path::PathBuf, thread, time::Duration};
+
+use hyper::http::uri::PathAndQuery;
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::{
+    Authority, Config, DEFAULT_PORT, HealthCheck, Listen, Settings, StatusSet,
+    problems::Problems,
+    servers::Servers,
+    shape::{At, List, Shape, mapping, read_scalar, scalars},
+    tree::Data,
+    values::{
+        parse_bool, parse_count, parse_duration, parse_health_path, parse_host, parse_name,
+        parse_network, parse_port, parse_size, parse_threshold, parse_wanted, parse_weight,
+        parse_when_all_down, parse_workers,
+    },
+};
+use crate::{
+    balance::{Wanted, WhenAllDown},
+    dealing::Dealing,
+};
+
+mapping! {
+    /// A configuration file, or what the command line says of the same things.
+    File {
+        /// Where to listen: a port, or an address and a port. Default 80 on
+        /// every address of the machine; port 0 is any free one.
+        listen: ListenAt,
+        /// How requests are dealt. Default round_robin.
+        algorithm: Algorithm,
+        /// What to do with a request when no server is healthy. Default refuse.
+        when_all_down: AllDown,
+        /// Answers that send an idempotent request to another server. Default
+        /// none.
+        retry_status: Codes,
+        /// POST and PATCH on fresh connections only. Default false.
+        fresh_posts: Bool,
+        /// The largest request body. Default any.
+        max_body: Size,
+        /// Client connections at one time, at most. Default as many as there
+        /// are descriptors for.
+        max_connections: Count,
+        /// Networks and addresses whose X-Forwarded fields are believed.
+        /// Default none.
+        trusted_proxies: List<Network>,
+        /// Worker threads. Default one a core.
+        workers: Workers,
+        /// Print each request as it came. Default false.
+        debug: Bool,
+        /// How the health of a server is checked that says nothing else.
+        health: Health,
+        /// How long things may take.
+        timeouts: Timeouts,
+        /// The servers, in the order in which requests are dealt.
+        servers: Servers,
+        /// The same as servers, in older files.
+        capital_servers as "Servers": Servers,
+        /// The same as servers, in older files, which listen on 5432 and ask
+        /// for /health every 15 s unless they say otherwise.
+        server_list: Servers,
+    }
+}
+
+mapping! {
+    /// How health is checked.
+    Health {
+        /// What probes ask for. Default /.
+        path: HealthPath,
+        /// From one probe to the next. Default 10 s.
+        period: Time,
+        /// How long a probe may take; at most the period is used. Default 2 s.
+        timeout: Time,
+        /// The statuses that are healthy. Default 200.
+        expect: Codes,
+        /// Passed probes in a row that bring a server back. Default 1.
+        rise: Threshold,
+        /// Failed probes in a row that take a server out. Default 1.
+        fall: Threshold,
+    }
+}
+
+mapping! {
+    /// How long things may take.
+    Timeouts {
+        /// To connect to a server. Default 2 s.
+        connect: Time,
+        /// For a client's request head, from its first byte. Default 10 s.
+        head: Time,
+        /// How long an idle client connection is kept. Default 60 s.
+        idle: Time,
+        /// For the head of a server's answer. Default 60 s.
+        response: Time,
+        /// For a body to make progress, in either direction. Default 60 s.
+        body: Time,
+        /// From a request to the head of its answer, over all tries. Default
+        /// none.
+        deadline: Time,
+        /// For what is in flight after the signal to stop. Default 30 s.
+        drain: Time,
+    }
+}
+
+mapping! {
+    /// A server.
+    Server {
+        /// Where it is: http://host:port, host:port, or a port of this machine.
+        url: Url,
+        /// Where it is, with port, instead of url.
+        host: Host,
+        /// Where it is, with host, instead of url.
+        port: Port,
+        /// Its name in logs. Default host:port.
+        name: Name,
+        /// The same as name, in older files.
+        id: Name,
+        /// Its share: one of weight 3 gets three times as many requests as one
+        /// of weight 1, one of weight 0 none. Default 1.
+        weight: Weight,
+        /// From one probe to the next. Default as in health.
+        health_check_period: Time,
+        /// What probes ask for. Default as in health.
+        health_check_path: HealthPath,
+        /// The port that is probed. Default that of the server.
+        health_check_port: Port,
+        /// How long a probe may take. Default as in health.
+        health_check_timeout: Time,
+        /// The statuses that are healthy. Default as in health.
+        health_check_expect: Codes,
+        /// Passed probes in a row that bring it back. Default as in health.
+        rise: Threshold,
+        /// Failed probes in a row that take it out. Default as in health.
+        fall: Threshold,
+        /// What is wanted of it. Default what was wanted so far, at first
+        /// enabled.
+        state: State,
+    }
+}
+
+scalars! {
+    /// How requests are dealt.
+    Algorithm -> Dealing = str::parse, "round_robin",
+        { "type": "string", "examples": ["round_robin", "least_connections", "hash:cookie=sid"],
+          "pattern": "^(round_robin|least_connections|two_choices|random|hash(:(header|cookie)=.+)?)$" };
+    /// What to do when no server is healthy.
+    AllDown -> WhenAllDown = parse_when_all_down, "refuse", { "enum": ["refuse", "try_anyway"] };
+    /// Yes or no.
+    Bool -> bool = parse_bool, "true", { "type": "boolean" };
+    /// A number from 1 on.
+    Count -> usize = parse_count, "1000", { "type": "integer", "minimum": 1 };
+    /// A number of threads.
+    Workers -> usize = parse_workers, "4", { "type": "integer", "minimum": 1, "maximum": 1024 };
+    /// A number of bytes.
+    Size -> u64 = parse_size, "10M",
+        { "type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]+([kKmMgG]?([iI]?[bB])?)$" };
+    /// A network or an address.
+    Network -> IpNet = parse_network, "10.0.0.0/8", { "type": "string" };
+    /// The target of a probe.
+    HealthPath -> PathAndQuery = parse_health_path, "/health",
+        { "type": "string", "pattern": "^/[^#]*$" };
+    /// A time span.
+    Time -> Duration = parse_duration, "10s, 200ms or plain seconds",
+        { "type": ["number", "string"], "exclusiveMinimum": 0, "maximum": 86400, "pattern": "^[0-9]" };
+    /// A number of probes in a row.
+    Threshold -> NonZeroU32 = parse_threshold, "1",
+        { "type": "integer", "minimum": 1, "maximum": 4294967295_u32 };
+    /// Where a server is.
+    Url -> Authority = str::parse, "http://host:port",
+        { "type": ["string", "integer"], "minimum": 1, "maximum": 65535 };
+    /// A name or an address.
+    Host -> String = parse_host, "10.0.0.5", { "type": "string" };
+    /// A TCP port.
+    Port -> u16 = parse_port, "8080",
+        { "type": ["integer", "string"], "minimum": 1, "maximum": 65535, "pattern": "^[0-9]{1,5}$" };
+    /// The name of a server.
+    Name -> String = parse_name, "a name",
+        { "type": ["string", "integer"], "minLength": 1, "maxLength": 64 };
+    /// A share of the requests.
+    Weight -> u32 = parse_weight, "1",
+        { "type": "integer", "minimum": 0, "maximum": 4294967295_u32 };
+    /// What is wanted of a server.
+    State -> Wanted = parse_wanted, "enabled", { "enum": ["enabled", "draining", "disabled"] };
+}
+
+/// Where to listen. Address and port count each for itself.
+#[derive(Debug)]
+pub(crate) struct ListenAt;
+
+impl Shape for ListenAt {
+    type Value = Listen;
+
+    fn read(at: &At<'_>, problems: &mut Problems) -> Option<Listen> {
+        read_scalar(at, "8000 or 0.0.0.0:8000", str::parse, problems)
+    }
+
+    fn over(upper: Option<Listen>, lower: Option<Listen>) -> Option<Listen> {
+        let (upper, lower) = (upper.unwrap_or_default(), lower.unwrap_or_default());
+        Some(Listen { bind: upper.bind.or(lower.bind), port: upper.port.or(lower.port) })
+    }
+}
+
+impl JsonSchema for ListenAt {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Listen".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["integer", "string"], "minimum": 0, "maximum": 65535,
+            "examples": [8000, "0.0.0.0:8000", "[::1]:8000"],
+        })
+    }
+}
+
+/// Status codes: one, a range, several with commas, or a list of these.
+#[derive(Debug)]
+pub(crate) struct Codes;
+
+impl Shape for Codes {
+    type Value = StatusSet;
+
+    fn read(at: &At<'_>, problems: &mut Problems) -> Option<StatusSet> {
+        const EXPECTED: &str = "200, 200-399 or 200,204";
+        if !matches!(at.node.data, Data::List(_)) {
+            return read_scalar(at, EXPECTED, str::parse, problems);
+        }
+        let sets = at
+            .items(problems)?
+            .map(|item| read_scalar(&item, EXPECTED, str::parse::<StatusSet>, problems));
+        sets.collect::<Vec<_>>().into_iter().collect::<Option<Vec<_>>>().map(StatusSet::union)
+    }
+}
+
+impl JsonSchema for Codes {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Codes".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let codes = json_schema!({
+            "type": ["integer", "string"], "minimum": 100, "maximum": 599,
+            "examples": [200, "200-399", "200,204"],
+        });
+        json_schema!({ "anyOf": [codes, { "type": "array", "items": codes }] })
+    }
+}
+
+/// The whole: a mapping, or the list of servers alone.
+#[derive(Debug)]
+pub(super) struct Whole;
+
+impl Shape for Whole {
+    type Value = File;
+
+    fn read(at: &At<'_>, problems: &mut Problems) -> Option<File> {
+        if let Data::List(_) = at.node.data {
+            return Some(File { servers: Servers::read(at, problems), ..File::default() });
+        }
+        let file = File::read(at, problems)?;
+        let lists = ["servers", "Servers", "server_list"];
+        let given: Vec<_> = lists.into_iter().filter(|key| at.field(key).is_some()).collect();
+        if given.len() > 1 {
+            let what = format!("has {}; expected one of them", given.join(" and "));
+            problems.push(at.problem(what));
+        }
+        Some(file.modern())
+    }
+}
+
+impl JsonSchema for Whole {
+    fn schema_name() -> Cow<'static, str> {
+        "Configuration of lb".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let shapes = [generator.subschema_for::<File>(), generator.subschema_for::<Servers>()];
+        json_schema!({ "anyOf": shapes })
+    }
+}
+
+impl File {
+    /// What an older file says, in the keys of today.
+    fn modern(mut self) -> File {
+        self.servers = self.servers.or(self.capital_servers.take());
+        let Some(servers) = self.server_list.take() else { return self };
+        let old = File {
+            listen: Some(Listen { bind: None, port: Some(5432) }),
+            health: Some(Health {
+                path: Some(PathAndQuery::from_static("/health")),
+                period: Some(Duration::from_secs(15)),
+                ..Health::default()
+            }),
+            servers: Some(servers),
+            ..File::default()
+        };
+        self.over(old)
+    }
+
+    /// What counts where this and `lower` say different things.
+    pub(crate) fn over(self, lower: File) -> File {
+        <File as Shape>::over(Some(self), Some(lower)).unwrap_or_default()
+    }
+
+    /// The configuration, with the defaults for what is left out.
+    pub(crate) fn into_config(self, source: Option<PathBuf>) -> Config {
+        let listen = self.listen.unwrap_or_default();
+        let mut health = HealthCheck::default();
+        self.health.unwrap_or_default().lay_over(&mut health);
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        let servers = self.servers.unwrap_or_default();
+        Config {
+            source,
+            bind: listen.bind,
+            port: listen.port.unwrap_or(DEFAULT_PORT),
+            workers: self.workers.unwrap_or_else(cores),
+            max_connections: self.max_connections,
+            descriptors: usize::MAX,
+            servers: servers.into_iter().map(|entry| entry.into_server(&health)).collect(),
+            health: capped(health),
+            settings: Settings {
+                dealing: self.algorithm.unwrap_or_default(),
+                when_all_down: self.when_all_down.unwrap_or_default(),
+                retry_status: self.retry_status.unwrap_or_default(),
+                fresh_posts: self.fresh_posts.unwrap_or_default(),
+                max_body: self.max_body,
+                trusted_proxies: self.trusted_proxies.unwrap_or_default(),
+                debug: self.debug.unwrap_or_default(),
+                timeouts: self.timeouts.unwrap_or_default().resolved(),
+            },
+        }
+    }
+}
+
+impl Health {
+    /// Changes what it says of `check`.
+    pub(crate) fn lay_over(self, check: &mut HealthCheck) {
+        let Health { path, period, timeout, expect, rise, fall } = self;
+        set(&mut check.path, path);
+        set(&mut check.period, period);
+        set(&mut check.timeout, timeout);
+        set(&mut check.expect, expect);
+        set(&mut check.thresholds.rise, rise);
+        set(&mut check.thresholds.fall, fall);
+    }
+}
+
+impl Timeouts {
+    fn resolved(self) -> super::Timeouts {
+        let default = super::Timeouts::default();
+        super::Timeouts {
+            connect: self.connect.unwrap_or(default.connect),
+            response_head: self.response.unwrap_or(default.response_head),
+            request_head: self.head.unwrap_or(default.request_head),
+            client_idle: self.idle.unwrap_or(default.client_idle),
+            body: self.body.unwrap_or(default.body),
+            deadline: self.deadline,
+            drain: self.drain.unwrap_or(default.drain),
+        }
+    }
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+/// No probe takes longer than the period.
+pub(super) fn capped(check: HealthCheck) -> HealthCheck {
+    HealthCheck { timeout: check.timeout.min(check.period), ..check }
+}
