@@ -4,9 +4,11 @@
 //! check it again. What the user wrote, on the command line or in a file, is
 //! parsed into these types at the edge.
 
+mod address;
 mod file;
 mod problems;
 mod read;
+mod scalars;
 mod servers;
 mod shape;
 #[cfg(test)]
@@ -19,20 +21,21 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use hyper::http::uri::PathAndQuery;
 use ipnet::IpNet;
 
+pub use self::{
+    address::{Authority, Listen, parse_host, parse_port},
+    problems::Problems,
+    read::schema,
+    values::{
+        Invalid, StatusSet, parse_bool, parse_count, parse_duration, parse_health_path, parse_name,
+        parse_network, parse_size, parse_threshold, parse_wanted, parse_weight,
+        parse_when_all_down, parse_workers,
+    },
+};
 pub(crate) use self::{
     file::{File, Health as HealthKeys, Server as ServerKeys, Timeouts as TimeoutKeys},
     read::{read, read_from},
     servers::Entry,
     values::invalid,
-};
-pub use self::{
-    problems::{Problem, Problems},
-    read::schema,
-    values::{
-        Authority, Invalid, Listen, StatusSet, parse_bool, parse_count, parse_duration,
-        parse_health_path, parse_host, parse_name, parse_network, parse_port, parse_size,
-        parse_threshold, parse_wanted, parse_weight, parse_when_all_down, parse_workers,
-    },
 };
 use crate::{
     balance::{Thresholds, Wanted, WhenAllDown},

@@ -19,14 +19,14 @@ pub struct Problems {
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(super) struct Problem {
     /// The line, from 1 on, and the column if that tells more; `None` if it is
     /// about the file as a whole.
-    pub place: Option<(usize, Option<usize>)>,
+    pub(super) place: Option<(usize, Option<usize>)>,
     /// The path of the field, such as `servers[2].url`; empty for the whole.
-    pub path: String,
+    pub(super) path: String,
     /// The value, what is wrong with it, and what was expected.
-    pub what: String,
+    pub(super) what: String,
 }
 
 impl Problem {

@@ -8,8 +8,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
     Authority, HealthCheck,
-    file::{Health, Server, Url, capped},
+    file::{Health, Server, capped},
     problems::Problems,
+    scalars::Url,
     shape::{At, Shape},
     tree::Data,
 };

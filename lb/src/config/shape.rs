@@ -147,6 +147,9 @@ fn suggestion(key: &str, known: &[&str]) -> String {
     let key = key.chars().take(64).collect::<String>().to_lowercase().replace('-', "_");
     let similar = |known: &&str| strsim::jaro_winkler(&key, &known.to_lowercase());
     let best = known.iter().max_by(|a, b| similar(a).total_cmp(&similar(b)));
+    if key == "<<" {
+        return "merge keys are not supported; health is for what servers share".into();
+    }
     match best.filter(|best| similar(best) > SIMILAR) {
         Some(best) => format!("did you mean {best}?"),
         None => format!("expected {}", list(known)),
@@ -176,39 +179,6 @@ pub(super) fn read_scalar<T>(
     };
     read.map_err(|what| problems.push(at.problem(what))).ok()
 }
-
-/// Declares single values: what is written, what it becomes, by which function
-/// of [`values`](super::values), an example, and the JSON schema.
-macro_rules! scalars {
-    ($($(#[$meta:meta])* $name:ident -> $value:ty = $parse:expr, $example:literal, $schema:tt;)*) => {$(
-        $(#[$meta])*
-        #[derive(Debug)]
-        pub(crate) struct $name;
-
-        impl Shape for $name {
-            type Value = $value;
-
-            fn read(at: &At<'_>, problems: &mut Problems) -> Option<$value> {
-                read_scalar(at, $example, $parse, problems)
-            }
-        }
-
-        impl JsonSchema for $name {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!($schema)
-            }
-        }
-    )*};
-}
-pub(super) use scalars;
 
 /// Declares a mapping: its keys, what they mean, and their shapes. A key that is
 /// no Rust name stands behind it.

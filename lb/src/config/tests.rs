@@ -228,6 +228,18 @@ fn a_bad_server_is_told_with_its_place_in_every_shape() {
 }
 
 #[test]
+fn mistakes_are_told_from_the_top_to_the_bottom() {
+    mistakes(
+        "- weight: -1\n  rise: 0\n- a:1\n",
+        &[
+            "1: [0].weight: -1 is not a weight; expected a number from 0 to 4294967295",
+            "1: [0]: has no url; expected url: http://host:port",
+            "2: [0].rise: 0 is not a number of probes; expected 1 or more",
+        ],
+    );
+}
+
+#[test]
 fn servers_and_names_are_there_once() {
     for (first, second, key) in [
         ("http://a:80", "{url: 'HTTP://A/'}", "[1].url: \"HTTP://A/\""),
