@@ -29,10 +29,10 @@ pub(crate) fn check(flags: &[&str], code: i32, sentence: &str) {
 
 #[test]
 fn mistakes_are_usage_errors_that_name_the_value() {
-    check(&["--backend", "nonsense"], 2, "the port is missing");
-    check(&["--backend", "127.0.0.1:99999"], 2, "port 99999 is out of range");
-    check(&["--backend", "https://a:1"], 2, "scheme https is not supported");
-    check(&["--backend", "http://a:1/x"], 2, "a server has no path");
+    check(&["--backend", "nonsense"], 2, "has no port; expected http://host:port");
+    check(&["--backend", "127.0.0.1:99999"], 2, "has port 99999; expected 1 to 65535");
+    check(&["--backend", "https://a:1"], 2, "has the scheme https");
+    check(&["--backend", "http://a:1/x"], 2, "has the path /x");
     check(&["--backend", "::1"], 2, "needs brackets");
     check(&["--backend", "8080", "--backend", "localhost:8080"], 2, "listed twice");
     check(&["--port", "70000"], 2, "--port");
@@ -52,23 +52,43 @@ fn mistakes_are_usage_errors_that_name_the_value() {
     check(&["--health-period", "soon"], 2, "not a duration");
     check(&["--health-timeout", "-1s"], 2, "--health-timeout");
     check(&["--health-path", "health"], 2, "must begin with /");
-    check(&["--health-expect", "2xx"], 2, "not a status code");
-    check(&["--health-expect", "399-200"], 2, "the range 399-200 is empty");
+    check(&["--health-expect", "2xx"], 2, "is no set of status codes");
+    check(&["--health-expect", "399-200"], 2, "has the empty range 399-200");
     check(&["--rise", "0"], 2, "--rise");
     check(&["--fall", "-1"], 2, "--fall");
     check(&["--workers", "0"], 2, "--workers");
     check(&["--when-all-down", "panic"], 2, "try_anyway");
-    check(&["--retry-status", "5xx"], 2, "not a status code");
-    check(&["--backend", "8080,weight=x"], 2, "weight \"x\" is not a number from 0 to 4294967295");
-    check(&["--backend", "8080,weight=4294967296"], 2, "is not a number from 0 to 4294967295");
-    check(&["--backend", "8080,weight=1,weight=1"], 2, "weight is given twice");
-    check(&["--backend", "8080,height=1"], 2, "unknown option \"height=1\"; expected weight=N");
+    check(&["--retry-status", "5xx"], 2, "is no set of status codes");
+    check(
+        &["--backend", "8080,weight=x"],
+        2,
+        "has the weight \"x\"; expected a number from 0 to 4294967295",
+    );
+    check(&["--backend", "8080,weight=4294967296"], 2, "expected a number from 0 to 4294967295");
+    check(&["--backend", "8080,weight=1,weight=1"], 2, "has its weight twice");
+    check(
+        &["--backend", "8080,height=1"],
+        2,
+        "has the unknown option \"height=1\"; expected weight=N",
+    );
     check(&["--backend", "8080,weight=2", "--backend", "localhost:8080"], 2, "listed twice");
-    check(&["--algorithm", "fastest"], 2, "unknown algorithm; expected round_robin, least_con");
-    check(&["--algorithm", "random:header=a"], 2, "random takes no key");
+    check(
+        &["--algorithm", "fastest"],
+        2,
+        "is an unknown algorithm; expected round_robin, least_con",
+    );
+    check(&["--algorithm", "random:header=a"], 2, "has a key, which random does not take");
     check(&["--algorithm", "hash:path"], 2, "expected hash, hash:header=NAME or hash:cookie=NAME");
-    check(&["--algorithm", "hash:header=a b"], 2, "\"a b\" is not the name of a header");
-    check(&["--algorithm", "hash:cookie="], 2, "\"\" is not the name of a cookie");
+    check(
+        &["--algorithm", "hash:header=a b"],
+        2,
+        "hashes the header \"a b\"; expected the name of a header",
+    );
+    check(
+        &["--algorithm", "hash:cookie="],
+        2,
+        "hashes the cookie \"\"; expected the name of a cookie",
+    );
     check(&["--head-timeout", "0"], 2, "longer than zero");
     check(&["--deadline", "soon"], 2, "not a duration");
     check(&["--max-body", "1T"], 2, "not a size");
@@ -140,7 +160,7 @@ fn completions_and_the_manual_go_to_standard_output() {
 #[test]
 fn a_document_that_cannot_be_printed_is_a_sentence() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut command = lb();
+    let mut command = lb_command();
     let output = command.arg("man").stdout(full).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();

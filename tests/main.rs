@@ -10,6 +10,7 @@
 mod admin;
 mod choices;
 mod cli;
+mod config;
 mod kills;
 mod listeners;
 mod logs;

@@ -4,13 +4,16 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
     path::Path,
     process::{Command, Stdio},
+    thread,
 };
 
 use tempfile::TempDir;
 
-use crate::programs::{Running, be, lb};
+use crate::programs::{Running, be, lb, lb_command};
 
 /// Whether the programs that a transcript needs are here. Without them it is
 /// skipped aloud, except in CI, where they must be.
@@ -197,4 +200,136 @@ fn transcript_6_many_at_once() {
     let (_, printed) = lb.ended();
     assert!(!printed.contains("from=up"), "a server was put out:\n{printed}");
     assert_eq!(servers.each_ref().map(|server| server.name), ["A", "B", "C"]);
+}
+
+/// `lb` in a folder with one file; with the port it listens on. It listens where
+/// the file or the default says, or on any port where it may not.
+fn in_folder(name: &str, text: &str, flags: &[&str]) -> (TempDir, Running, u16) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(name), text).unwrap();
+    let start = |more: &[&str]| {
+        let mut command = lb_command();
+        command.current_dir(folder.path()).args(flags).args(more).args(["--api-port", "0"]);
+        Running::start(command)
+    };
+    let mut lb = start(&[]);
+    if lb.line_with(&["ready proxy=", "cannot listen on"]).contains("cannot listen on") {
+        eprintln!("on another port: {}", lb.printed());
+        lb = start(&["--port", "0"]);
+    }
+    let port = lb.port_after("ready proxy=");
+    (folder, lb, port)
+}
+
+#[test]
+fn transcript_7_a_bare_lb_reads_servers_yaml() {
+    if !have(&["python3", "curl"]) {
+        return;
+    }
+    let servers = three();
+    let mut text = String::from("Servers:\n");
+    for server in &servers {
+        text.push_str(&format!("  - host: 127.0.0.1\n    port: {}\n", server.port));
+    }
+    let (_folder, lb, port) = in_folder("servers.yaml", &text, &[]);
+    lb.line("the configuration is that of servers.yaml");
+    assert_eq!(pages(port, 6), "ABCABC");
+}
+
+#[test]
+fn transcript_8_a_server_list_with_ports_as_strings() {
+    if !have(&["python3", "curl"]) {
+        return;
+    }
+    let mut servers = three();
+    let mut list = Vec::new();
+    for server in &servers {
+        fs::write(server.folder.path().join("health"), "good\n").unwrap();
+        let (name, port) = (server.name, server.port);
+        list.push(format!(r#"{{"id": "{name}", "host": "127.0.0.1", "port": "{port}"}}"#));
+    }
+    let text = format!(r#"{{"server_list": [{}]}}"#, list.join(",\n"));
+    let (_folder, lb, port) = in_folder("server_db.json", &text, &[]);
+    lb.line("the configuration is that of server_db.json");
+    servers[0].running.line("GET /health ");
+    assert_eq!(pages(port, 3), "ABC");
+    // Each lasts until the next probe, 15 s at most.
+    servers[1].kill();
+    lb.line("server=B from=up to=down");
+    assert_eq!(pages(port, 2), "AC");
+    servers[1].start_again();
+    lb.line("server=B from=down to=up");
+    assert_eq!(pages(port, 3), "ABC");
+}
+
+#[test]
+fn transcript_9_a_list_of_named_servers() {
+    if !have(&["python3", "curl"]) {
+        return;
+    }
+    let servers = three();
+    let text = format!(
+        "- name: server1\n  url: http://127.0.0.1:{}\n  weight: 1\n  health_check_period: 5\n\
+         - name: server2\n  url: http://127.0.0.1:{}\n  weight: 2\n  health_check_period: 5\n",
+        servers[0].port, servers[1].port
+    );
+    let flags = ["listen", "--config", "config.yaml", "--debug"];
+    let (_folder, lb, port) = in_folder("config.yaml", &text, &flags);
+    lb.line("server=server1 from=checking to=up");
+    lb.line("server=server2 from=checking to=up");
+    assert_eq!(pages(port, 6), "BABBAB");
+    lb.line("Received request from 127.0.0.1");
+    lb.line("Response from server: HTTP/1.0 200 OK");
+}
+
+/// A server that answers everything with `status`, or not at all.
+fn answering(status: Option<u16>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            // What is parked ends with the test's process.
+            thread::spawn(move || {
+                let head = BufReader::new(&stream).lines().map_while(Result::ok);
+                head.take_while(|line| !line.is_empty()).for_each(drop);
+                let Some(status) = status else { return thread::park() };
+                let length = if status == 204 { "" } else { "Content-Length: 0\r\n" };
+                let answer = format!("HTTP/1.1 {status} Some\r\n{length}Connection: close\r\n\r\n");
+                let _ = (&stream).write_all(answer.as_bytes());
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn transcript_12_what_is_healthy() {
+    if !have(&["curl"]) {
+        return;
+    }
+    let status = |port: u16| {
+        let url = format!("http://localhost:{port}/");
+        let mut command = Command::new("curl");
+        let output = command.args(["-sS", "-w", "%{http_code}", "-o", "/dev/null", &url]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let answers = [204, 301, 399, 400, 404, 500].map(Some).into_iter().chain([None]);
+    let answers: Vec<_> = answers.map(|status| (status, answering(status))).collect();
+    for (flags, healthy) in [(&[][..], 0), (&["--health-expect", "200-399"], 3)] {
+        let mut command = lb();
+        command.args(["--port", "0", "--health-timeout", "1s"]).args(flags);
+        for (_, port) in &answers {
+            command.args(["--backend", &port.to_string()]);
+        }
+        let running = Running::start(command);
+        let port = running.port_after("ready proxy=");
+        for (index, (status, port)) in answers.iter().enumerate() {
+            let to = if index < healthy { "up" } else { "down" };
+            let line = running.line(&format!("server=localhost:{port} from=checking to={to}"));
+            let detail = status.map_or("timed out".into(), |status| format!("detail=\"{status}\""));
+            assert!(line.contains(&detail), "{line}");
+        }
+        let got: Vec<_> = (0..3).map(|_| status(port)).collect();
+        assert_eq!(got, if healthy == 0 { ["503"; 3] } else { ["204", "301", "399"] });
+    }
 }

@@ -53,12 +53,12 @@ impl FromStr for Dealing {
             "two_choices" => Algorithm::TwoChoices,
             "random" => Algorithm::Random,
             "hash" => Algorithm::Hash,
-            _ => return invalid(format!("unknown algorithm; expected {KNOWN}")),
+            _ => return invalid(format!("is an unknown algorithm; expected {KNOWN}")),
         };
         let key = match of {
             None => HashKey::default(),
             Some(_) if algorithm != Algorithm::Hash => {
-                return invalid(format!("{name} takes no key; only hash does"));
+                return invalid(format!("has a key, which {name} does not take; expected {name}"));
             }
             Some(of) => parse_key(of)?,
         };
@@ -69,12 +69,12 @@ impl FromStr for Dealing {
 fn parse_key(text: &str) -> Result<HashKey, Invalid> {
     let Some((kind @ ("header" | "cookie"), name)) = text.split_once('=') else {
         return invalid(format!(
-            "cannot hash {text:?}; expected hash, hash:header=NAME or hash:cookie=NAME"
+            "hashes {text:?}; expected hash, hash:header=NAME or hash:cookie=NAME"
         ));
     };
     // A cookie's name is a token as a field's is (RFC 6265 §4.1.1).
     let Ok(field) = HeaderName::from_bytes(name.as_bytes()) else {
-        return invalid(format!("{name:?} is not the name of a {kind}"));
+        return invalid(format!("hashes the {kind} {name:?}; expected the name of a {kind}"));
     };
     Ok(match kind {
         "header" => HashKey::Header(field),
@@ -136,11 +136,16 @@ impl FromStr for Backend {
         let mut weight = None;
         for option in parts {
             let Some(("weight", value)) = option.split_once('=') else {
-                return invalid(format!("unknown option {option:?}; expected weight=N"));
+                return invalid(format!("has the unknown option {option:?}; expected weight=N"));
             };
-            let read = parse_weight(value).or_else(|e| invalid(format!("weight {value:?} is {e}")));
-            if weight.replace(read?).is_some() {
-                return invalid("weight is given twice");
+            let Ok(read) = parse_weight(value) else {
+                return invalid(format!(
+                    "has the weight {value:?}; expected a number from 0 to {}",
+                    u32::MAX
+                ));
+            };
+            if weight.replace(read).is_some() {
+                return invalid("has its weight twice");
             }
         }
         Ok(Backend { authority, weight: weight.unwrap_or(1) })
@@ -171,13 +176,19 @@ mod tests {
         check::<Dealing>("hash", "Hash, key: ClientAddress");
         check::<Dealing>("hash:header=X-User", "Header(\"x-user\")");
         check::<Dealing>("hash:cookie=Sid", "Cookie(\"Sid\")");
-        check::<Dealing>("", "error: unknown algorithm");
-        check::<Dealing>("Random", "error: unknown algorithm");
-        check::<Dealing>("random:header=a", "error: random takes no key");
-        check::<Dealing>("hash:", "error: cannot hash \"\"");
-        check::<Dealing>("hash:path", "error: cannot hash \"path\"");
-        check::<Dealing>("hash:header=", "error: \"\" is not the name of a header");
-        check::<Dealing>("hash:cookie=a b", "error: \"a b\" is not the name of a cookie");
+        check::<Dealing>("", "error: is an unknown algorithm");
+        check::<Dealing>("Random", "error: is an unknown algorithm");
+        check::<Dealing>("random:header=a", "error: has a key, which random does not take");
+        check::<Dealing>("hash:", "error: hashes \"\"");
+        check::<Dealing>("hash:path", "error: hashes \"path\"");
+        check::<Dealing>(
+            "hash:header=",
+            "error: hashes the header \"\"; expected the name of a header",
+        );
+        check::<Dealing>(
+            "hash:cookie=a b",
+            "error: hashes the cookie \"a b\"; expected the name of a cookie",
+        );
     }
 
     #[test]
@@ -185,14 +196,17 @@ mod tests {
         check::<Backend>("8080", "weight: 1");
         check::<Backend>("8080,weight=0", "weight: 0");
         check::<Backend>("http://a:1/,weight=4294967295", "weight: 4294967295");
-        check::<Backend>("8080,weight=4294967296", "error: weight \"4294967296\" is not");
-        check::<Backend>("8080,weight=-1", "error: weight \"-1\" is not a number");
-        check::<Backend>("8080,weight=+1", "error: weight \"+1\" is not a number");
-        check::<Backend>("8080,weight=", "error: weight \"\" is not a number");
-        check::<Backend>("8080,weight=1,weight=2", "error: weight is given twice");
-        check::<Backend>("8080,", "error: unknown option \"\"");
-        check::<Backend>("8080,wait=1", "error: unknown option \"wait=1\"");
-        check::<Backend>(",weight=1", "error: not a host");
+        check::<Backend>(
+            "8080,weight=4294967296",
+            "error: has the weight \"4294967296\"; expected",
+        );
+        check::<Backend>("8080,weight=-1", "error: has the weight \"-1\"");
+        check::<Backend>("8080,weight=+1", "error: has the weight \"+1\"");
+        check::<Backend>("8080,weight=", "error: has the weight \"\"");
+        check::<Backend>("8080,weight=1,weight=2", "error: has its weight twice");
+        check::<Backend>("8080,", "error: has the unknown option \"\"");
+        check::<Backend>("8080,wait=1", "error: has the unknown option \"wait=1\"");
+        check::<Backend>(",weight=1", "error: is not a host");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tracing::warn;
 use crate::{
     balance::ServerId,
     cluster::LiveCluster,
-    config::HealthCheck,
+    config::{Authority, HealthCheck},
     net::{Net, is_local},
     upstream::{Upstream, connect_any, known_addresses},
 };
@@ -96,7 +96,7 @@ impl<N: Net> Prober<N> {
 
     /// Sends one probe on a connection of its own.
     async fn ask(&self, check: &HealthCheck) -> io::Result<Response<Incoming>> {
-        let stream = self.connect(check.timeout).await?;
+        let stream = self.connect(check).await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::task::spawn_local(async move {
@@ -107,8 +107,10 @@ impl<N: Net> Prober<N> {
     }
 
     fn request(&self, check: &HealthCheck) -> io::Result<Request<Empty<Bytes>>> {
+        let probed = check.port.map(|port| Authority { port, ..self.upstream.authority.clone() });
+        let host = probed.map_or_else(|| self.upstream.host.clone(), |at| at.to_host_header());
         Request::get(check.path.as_str())
-            .header(header::HOST, self.upstream.host.clone())
+            .header(header::HOST, host)
             .header(
                 header::USER_AGENT,
                 concat!("lb/", env!("CARGO_PKG_VERSION"), " (health check)"),
@@ -118,10 +120,14 @@ impl<N: Net> Prober<N> {
             .map_err(io::Error::other)
     }
 
-    async fn connect(&self, limit: Duration) -> io::Result<N::Stream> {
+    async fn connect(&self, check: &HealthCheck) -> io::Result<N::Stream> {
         let addresses = self.resolve().await?;
         let patience = self.upstream.governor.patience();
-        connect_any(&self.net, &addresses, patience, limit).await
+        let Some(port) = check.port else {
+            return connect_any(&self.net, &addresses, patience, check.timeout).await;
+        };
+        let probed: Vec<_> = addresses.iter().map(|at| SocketAddr::new(at.ip(), port)).collect();
+        connect_any(&self.net, &probed, patience, check.timeout).await
     }
 
     /// Looks a name up anew; addresses need no looking up. While the resolver

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use lb::{
     access_log::AccessLog,
-    cli::{AdminCommand, Cli, Task},
+    cli::{AdminCommand, Cli, Loader, Task},
     config::Config,
     control::Control,
     net::Tcp,
@@ -27,6 +27,7 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
+use tracing::info;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,50 +39,73 @@ fn main() -> ExitCode {
     // Of a connection's buffers only the first page is ever used: huge pages
     // would make all of them resident. Where it cannot be said they stay.
     let _ = disable_transparent_huge_pages(true);
-    let done = match Cli::parse().into_task() {
-        Ok(Task::Listen(config)) => run(*config),
-        Ok(Task::Admin(command)) => ask(command),
-        Ok(Task::Print(text)) => print(text),
+    let task = match Cli::parse().into_task() {
+        Ok(task) => task,
         Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // If nobody reads it, the exit code must do.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
+    let done = match task {
+        Task::Listen(loader) => listen(*loader),
+        Task::Admin(command) => ask(command),
+        Task::Check(args) => args.run(),
+        Task::Init(args) => args.run(),
+        Task::Print(text) => print(text),
+    };
+    done.unwrap_or_else(|error| {
+        say(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn say(error: &str) {
+    // If nobody reads it, the exit code must do.
+    let _ = writeln!(io::stderr(), "error: {error}");
+}
+
+fn listen(loader: Loader) -> Result<ExitCode> {
+    match loader.load() {
+        Ok(config) => run(config, loader).map(|()| ExitCode::SUCCESS),
+        Err(problems) => {
+            problems.lines().for_each(|line| say(&line));
+            Ok(ExitCode::FAILURE)
         }
     }
 }
 
 /// Prints what was asked for. A reader that has seen enough is no mistake.
-fn print(text: io::Result<Vec<u8>>) -> Result<()> {
+fn print(text: io::Result<Vec<u8>>) -> Result<ExitCode> {
     let text = text?;
     match io::stdout().write_all(&text).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output")
         }
-        _ => Ok(()),
+        _ => Ok(ExitCode::SUCCESS),
     }
 }
 
-fn ask(command: AdminCommand) -> Result<()> {
+fn ask(command: AdminCommand) -> Result<ExitCode> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(command.run());
     // A name that is still being looked up does not keep us here.
     runtime.shutdown_background();
-    done
+    done.map(|()| ExitCode::SUCCESS)
 }
 
-fn run(config: Config) -> Result<()> {
+fn run(config: Config, loader: Loader) -> Result<()> {
     let (log, stderr) = config.logs.start()?;
     let log = Arc::new(log);
+    if let Some(source) = &config.source {
+        info!("the configuration is that of {}", source.display());
+    }
     let config = Config { descriptors: connections_for(raise_descriptor_limit()), ..config };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let stop = stop_signal()?;
         let hangups = hangups()?;
-        let reload = async |control: Arc<Control>| reload::run(&control, None, hangups).await;
+        let source = config
+            .source
+            .clone()
+            .map(|path| reload::Source { path, load: Box::new(move || Ok(loader.load()?)) });
+        let reload = async |control: Arc<Control>| reload::run(&control, source, hangups).await;
         reopen_on_signal(log.clone())?;
         let ended = server::run(Tcp, config, log.clone(), stop, reload).await;
         // A reader that has stopped reading does not keep us here; what the

@@ -90,11 +90,11 @@ pub async fn run<N: Net>(
 /// What somebody needs to know who has no servers.
 fn advice(api: Option<&admin::Running>) -> String {
     let command = match api.map(admin::Running::client_flag) {
-        Some(flag) => format!(" or lb add-server {flag}--url http://HOST:PORT"),
+        Some(flag) => format!(", or with lb add-server {flag}--url http://HOST:PORT"),
         None => String::new(),
     };
     format!(
-        "no server is configured, every request gets a 503: add one with --backend HOST:PORT{command}"
+        "no server is configured, every request gets a 503: add one with --backend HOST:PORT, in lb.yaml (lb init writes one){command}"
     )
 }
 

@@ -67,7 +67,7 @@ fn a_client_that_goes_away_in_its_request_has_asked_for_nothing() {
         ADD.len()
     );
     connect(api.port).write_all(whole.as_bytes()).unwrap();
-    api.lb.line("server=127.0.0.1:1 from=\"-\" to=\"enabled\" cause=\"admin API\"");
+    api.lb.line("server=127.0.0.1:1 from=- to=enabled cause=\"admin API\"");
     assert_eq!(servers(api.port).as_array().unwrap().len(), 1);
 }
 

@@ -103,8 +103,13 @@ fn transcript_11_curl() {
         ("/add", body(full), 409, "already exists"),
         ("/add", "{\"url\"".into(), 400, "the body is not JSON"),
         ("/add", "{\"name\":\"x\"}".into(), 422, "url is missing; expected http://host:port"),
-        ("/update", body(",\"weight\":-1"), 422, "weight -1: not a number from 0 to 4294967295"),
-        ("/update", body(",\"weight\":4294967296"), 422, "weight 4294967296: not a number"),
+        (
+            "/update",
+            body(",\"weight\":-1"),
+            422,
+            "weight: -1 is not a weight; expected a number from 0 to 4294967295",
+        ),
+        ("/update", body(",\"weight\":4294967296"), 422, "weight: 4294967296 is not a weight"),
         ("/update", body(",\"weight\":-1,\"rise\":0"), 422, "\"errors\":[{"),
         ("/delete", "http://127.0.0.1:1".into(), 404, "does not exist"),
     ] {

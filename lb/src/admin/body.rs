@@ -106,7 +106,7 @@ impl Edit {
         let raw: ServerBody = read_json(body)?;
         let mut judge = Judge::default();
         let authority = judge.url(raw.url);
-        let name = judge.text("name", raw.name, "a text of 1 to 100 characters", parse_name);
+        let name = judge.text("name", raw.name, "1 to 64 letters, digits and signs", parse_name);
         let weight = judge.number("weight", raw.weight, WEIGHT, parse_weight);
         let period = judge.duration("health_check_period", raw.health_check_period);
         let timeout = judge.duration("health_check_timeout", raw.health_check_timeout);

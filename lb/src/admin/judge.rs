@@ -37,7 +37,7 @@ impl Judge {
     ) -> Option<T> {
         self.read(field, value, expected, |value| match value {
             Value::String(text) => read(text),
-            _ => invalid("must be a text"),
+            _ => invalid("is not a text"),
         })
     }
 
@@ -51,7 +51,7 @@ impl Judge {
     ) -> Option<T> {
         self.read(field, value, expected, |value| match value {
             Value::Number(number) => read(&number.to_string()),
-            _ => invalid(format!("not a number; expected {expected}")),
+            _ => invalid(format!("is not a number; expected {expected}")),
         })
     }
 
@@ -64,7 +64,7 @@ impl Judge {
     /// A count of at least 1.
     pub(super) fn count(&mut self, field: &str, value: Option<Value>) -> Option<NonZeroU32> {
         const EXPECTED: &str = "a whole number from 1 to 4294967295";
-        let wrong = || invalid(format!("not a count; expected {EXPECTED}"));
+        let wrong = || invalid(format!("is not a count; expected {EXPECTED}"));
         self.number(field, value, EXPECTED, |text| text.parse().or_else(|_| wrong()))
     }
 
@@ -106,7 +106,7 @@ impl Judge {
         match read(&value) {
             Ok(read) => Some(read),
             Err(invalid) => {
-                let error = format!("{field} {}: {invalid}", quote(&value));
+                let error = format!("{field}: {} {invalid}", quote(&value));
                 self.note(error, field, Some(value), expected);
                 None
             }
@@ -123,7 +123,7 @@ fn text_or_number(value: &Value) -> Result<String, Invalid> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
-        _ => invalid("must be a text or a number"),
+        _ => invalid("is neither a text nor a number"),
     }
 }
 

@@ -1,16 +1,11 @@
 //! Flags that say where the admin API is served.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    str::FromStr,
-};
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::Args;
 
-use crate::config::{Api, Invalid, invalid};
+use crate::config::{ApiKeys, ApiPort, Invalid, invalid, parse_api_host};
 
-/// The defaults are those of [`Api::by_default`].
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Admin API")]
 pub(super) struct ApiArgs {
@@ -27,7 +22,7 @@ pub(super) struct ApiArgs {
     api_socket: Option<PathBuf>,
     /// A name under which clients ask for the admin API, besides localhost and
     /// its addresses. Repeat it for more.
-    #[arg(long = "api-host", value_name = "NAME", value_parser = parse_host)]
+    #[arg(long = "api-host", value_name = "NAME", value_parser = parse_api_host)]
     api_hosts: Vec<String>,
     /// A file with the token that the admin API asks for; without it, the
     /// token in the environment's LB_API_TOKEN, if there is one.
@@ -35,58 +30,24 @@ pub(super) struct ApiArgs {
     api_token_file: Option<PathBuf>,
     /// No admin API.
     #[arg(long, conflicts_with_all = ["api_port", "api_bind", "api_socket"])]
-    no_api: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ApiPort {
-    Off,
-    Port(u16),
-}
-
-impl FromStr for ApiPort {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        match text {
-            "off" => Ok(ApiPort::Off),
-            _ => text.parse().map(ApiPort::Port).or_else(|_| {
-                invalid("not a port; expected 1 to 65535, 0 for any free one, or off")
-            }),
-        }
-    }
-}
-
-fn parse_host(text: &str) -> Result<String, Invalid> {
-    let known = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    if text.is_empty() || !text.chars().all(known) {
-        return invalid("not the name of a host; expected one without scheme and port");
-    }
-    Ok(text.to_ascii_lowercase())
+    pub(super) no_api: bool,
 }
 
 impl ApiArgs {
+    /// What the flags say, in the keys of the file.
+    ///
     /// # Errors
     /// There is an address to listen on, and no port.
-    pub(super) fn into_api(self) -> Result<Api, Invalid> {
+    pub(super) fn into_keys(self) -> Result<ApiKeys, Invalid> {
         let off = self.no_api || self.api_port == Some(ApiPort::Off);
         if off && self.api_bind.is_some() {
             return invalid("--api-bind needs a port, and --api-port is off");
         }
-        let required = self.api_port.is_some() || self.api_bind.is_some();
-        let default = Api::by_default();
-        let at = |default: SocketAddr| {
-            let port = match self.api_port {
-                Some(ApiPort::Port(port)) => port,
-                _ => default.port(),
-            };
-            SocketAddr::new(self.api_bind.unwrap_or(default.ip()), port)
-        };
-        Ok(Api {
-            listen: default.listen.filter(|_| !off).map(at),
-            required,
+        Ok(ApiKeys {
+            port: self.api_port,
+            bind: self.api_bind,
             socket: self.api_socket,
-            hosts: self.api_hosts,
+            hosts: Some(self.api_hosts).filter(|hosts| !hosts.is_empty()),
             token_file: self.api_token_file,
         })
     }
