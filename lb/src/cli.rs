@@ -81,10 +81,6 @@ struct ListenArgs {
     algorithm: Option<Dealing>,
     #[command(flatten)]
     health: HealthArgs,
-    #[command(flatten)]
-    limits: LimitArgs,
-    #[command(flatten)]
-    api: ApiArgs,
     /// What to do with a request when no server is healthy.
     #[arg(long, value_enum, default_value = "refuse")]
     when_all_down: WhenAllDownArg,
@@ -102,6 +98,10 @@ struct ListenArgs {
     /// Print each request as it came and each answer's status line.
     #[arg(long)]
     debug: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    api: ApiArgs,
 }
 
 #[derive(Debug, Args)]
