@@ -240,6 +240,16 @@ fn what_answers_commands_may_be_nobody_or_somebody_else() {
 }
 
 #[test]
+fn commands_find_an_api_on_ipv6_loopback() {
+    let api = start(&["--api-bind", "::1"]);
+    for host in ["localhost", "[::1]", "http://LocalHost"] {
+        let contact = format!("{host}:{}", api.port);
+        let output = command(&["list-servers", "--json", "--api", &contact]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "[]\n", "{contact}");
+    }
+}
+
+#[test]
 fn commands_that_lack_something_are_usage_errors() {
     for words in [
         &["add-server"][..],

@@ -241,6 +241,8 @@ where
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
+        // What a client asked for whole is done, even if it leaves at once.
+        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(HEAD_BYTES)

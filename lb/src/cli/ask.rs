@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     admin::Token,
     config::{Authority, DEFAULT_API_PORT, Invalid},
+    upstream::known_addresses,
 };
 
 /// For the whole answer.
@@ -106,15 +107,23 @@ async fn send(address: &Address, request: Request<Full<Bytes>>) -> Result<(Statu
         )
     };
     let answer = match address {
-        Address::Tcp(Authority { host, port }) => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(silent)?;
-            exchange(stream, request).await
+        Address::Tcp(authority) => {
+            exchange(connect(authority).await.map_err(silent)?, request).await
         }
         Address::Unix(path) => {
             exchange(UnixStream::connect(path).await.map_err(silent)?, request).await
         }
     };
     answer.with_context(|| format!("no answer of an admin API from {address}"))
+}
+
+/// Connects; `localhost` is both of its addresses, whatever the resolver says.
+async fn connect(authority: &Authority) -> io::Result<TcpStream> {
+    let known = known_addresses(authority);
+    if known.is_empty() {
+        return TcpStream::connect((authority.host.as_str(), authority.port)).await;
+    }
+    TcpStream::connect(&known[..]).await
 }
 
 async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)>

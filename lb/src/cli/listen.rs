@@ -57,10 +57,6 @@ pub(super) struct ListenArgs {
     algorithm: Option<Dealing>,
     #[command(flatten)]
     health: HealthArgs,
-    #[command(flatten)]
-    limits: LimitArgs,
-    #[command(flatten)]
-    api: ApiArgs,
     /// What to do with a request when no server is healthy: refuse it (503),
     /// or try_anyway, as a last resort [default: refuse].
     #[arg(long, value_name = "WHAT", value_parser = parse_when_all_down)]
@@ -76,11 +72,15 @@ pub(super) struct ListenArgs {
     /// Worker threads [default: one a core].
     #[arg(long, value_name = "N", value_parser = parse_workers)]
     workers: Option<usize>,
-    #[command(flatten)]
-    logs: LogArgs,
     /// Print each request as it came and each answer's status line.
     #[arg(long)]
     debug: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    logs: LogArgs,
+    #[command(flatten)]
+    api: ApiArgs,
 }
 
 #[derive(Debug, Args)]
