@@ -3,7 +3,14 @@
 //! Owns the limit of connections: one that is too many waits for a moment,
 //! then gets a 503 instead of an error.
 
-use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     io::AsyncWriteExt,
@@ -12,7 +19,13 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{client::refuse, error::Reason, net::Net, serve::Handover, worker::Load};
+use crate::{
+    client::refuse,
+    error::Reason,
+    net::Net,
+    serve::Handover,
+    worker::{Load, Shared},
+};
 
 /// How long accepting pauses when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -30,6 +43,7 @@ const WAITING_LIMIT: usize = 256;
 /// The workers, and how many connections they may have in all.
 pub struct Workers<N: Net> {
     each: Vec<(mpsc::UnboundedSender<Handover<N>>, Arc<Load>)>,
+    shared: Arc<Shared>,
     room: Arc<Semaphore>,
     /// For those who are too many; none without a limit but that of descriptors.
     waiting: Option<Arc<Semaphore>>,
@@ -41,6 +55,7 @@ impl<N: Net> Workers<N> {
     /// which there is no more than `descriptors` allow.
     pub fn new(
         each: Vec<(mpsc::UnboundedSender<Handover<N>>, Arc<Load>)>,
+        shared: Arc<Shared>,
         limit: Option<usize>,
         descriptors: usize,
     ) -> Rc<Self> {
@@ -50,6 +65,7 @@ impl<N: Net> Workers<N> {
             |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Rc::new(Workers {
             each,
+            shared,
             room: semaphore(room),
             waiting: (waiting > 0).then(|| semaphore(waiting)),
             turn: Cell::new(0),
@@ -94,6 +110,7 @@ impl<N: Net> Workers<N> {
                 Ok(Ok(room)) => workers.hand_over((accepted, address, room)),
                 _ => {
                     warn!("client={address} refused: too many connections");
+                    workers.shared.turned_away.fetch_add(1, Ordering::Relaxed);
                     drop(timeout(REFUSAL_LIMIT, turn_away(&net, accepted)).await);
                 }
             }

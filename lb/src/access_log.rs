@@ -80,7 +80,8 @@ impl Outcome {
     }
 }
 
-fn failure_word(failure: Failure) -> &'static str {
+/// What a failure is called, in the log and in metrics.
+pub(crate) fn failure_word(failure: Failure) -> &'static str {
     match failure {
         Failure::ConnectRefused => "refused",
         Failure::ConnectTimedOut => "connect_timeout",
@@ -108,6 +109,11 @@ impl AccessLog {
     /// A log that goes to `output`.
     pub fn new(output: Output) -> AccessLog {
         AccessLog { output, origin: (Instant::now(), wall_clock()) }
+    }
+
+    /// Lines that were lost: nobody read them fast enough, or at all.
+    pub fn lost(&self) -> u64 {
+        self.output.lost()
     }
 
     /// Prints a line that is not about a request.

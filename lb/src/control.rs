@@ -17,6 +17,7 @@ use crate::{
     care::Charge,
     cluster::LiveCluster,
     config::{Authority, Config, HealthCheck, Server, Settings},
+    stats::Reloads,
 };
 
 /// Why a change was not made. Nothing has changed then.
@@ -37,6 +38,8 @@ pub struct Control {
     pub cluster: Arc<LiveCluster>,
     /// What holds for requests that begin now.
     pub settings: Arc<ArcSwap<Settings>>,
+    /// What became of new configurations.
+    pub reloads: Reloads,
     config: Mutex<Config>,
     care: mpsc::UnboundedSender<Charge>,
 }
@@ -48,6 +51,7 @@ impl Control {
         let control = Control {
             cluster: Arc::default(),
             settings: Arc::new(ArcSwap::from_pointee(config.settings.clone())),
+            reloads: Reloads::default(),
             config: Mutex::new(config),
             care,
         };
@@ -125,6 +129,7 @@ impl Control {
         config.settings = next.settings;
         config.health = next.health;
         self.apply(&config, cause);
+        self.reloads.succeeded();
     }
 
     fn change(

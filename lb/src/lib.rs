@@ -17,6 +17,7 @@ pub mod headers;
 
 pub mod cluster;
 pub mod dealing;
+pub mod stats;
 pub mod upstream;
 
 pub mod care;

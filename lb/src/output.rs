@@ -54,7 +54,10 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Text {
     waiting: Vec<u8>,
+    /// Since the last batch.
     dropped: u64,
+    /// Lines that were lost in all.
+    lost: u64,
     /// Whether the writer sleeps and wants to be woken.
     idle: bool,
     closed: bool,
@@ -86,6 +89,7 @@ impl Output {
         let mut text = self.0.text();
         if text.closed || text.waiting.len() > BUFFER_LIMIT {
             text.dropped += 1;
+            text.lost += 1;
             return;
         }
         write(&mut text.waiting);
@@ -93,6 +97,12 @@ impl Output {
             drop(text);
             self.0.wake.notify_one();
         }
+    }
+
+    /// Lines that were lost so far: they came faster than they could be
+    /// written, or could not be written at all.
+    pub fn lost(&self) -> u64 {
+        self.0.text().lost
     }
 
     /// Takes no more, and waits until what there is has been written: as long
@@ -128,13 +138,18 @@ impl Inner {
                 Ok(()) => failing = false,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     self.complain(&error);
+                    self.lose(&batch);
                     // Nobody will read: keep nothing.
                     self.text().closed = true;
                     return;
                 }
                 // A full disk may have room again later: say so once.
-                Err(error) if !mem::replace(&mut failing, true) => self.complain(&error),
-                Err(_) => {}
+                Err(error) => {
+                    if !mem::replace(&mut failing, true) {
+                        self.complain(&error);
+                    }
+                    self.lose(&batch);
+                }
             }
             batch.clear();
             if closed {
@@ -142,6 +157,11 @@ impl Inner {
             }
             self.gather();
         }
+    }
+
+    /// Counts the lines of a batch that could not be written, or not whole.
+    fn lose(&self, batch: &[u8]) {
+        self.text().lost += memchr::memchr_iter(b'\n', batch).count() as u64;
     }
 
     fn complain(&self, error: &io::Error) {

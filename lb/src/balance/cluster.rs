@@ -30,6 +30,11 @@ pub enum Wanted {
     Disabled,
 }
 
+impl Wanted {
+    /// All there are.
+    pub const ALL: [Wanted; 3] = [Wanted::Enabled, Wanted::Draining, Wanted::Disabled];
+}
+
 impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
