@@ -9,7 +9,9 @@
 
 mod choices;
 mod cli;
+mod exposition;
 mod kills;
+mod metrics;
 mod probes;
 mod programs;
 mod rotation;

@@ -25,6 +25,7 @@ pub mod control;
 pub mod health;
 pub mod proxy;
 
+pub mod metrics;
 pub mod output;
 
 pub mod accept;

@@ -4,7 +4,7 @@
 //! thread alone, on cache lines that no other thread writes to: a count is a
 //! load and a store, no read-modify-write. Whoever reads sums up over the
 //! threads, at any time. What the counts are called is
-//! not its matter.
+//! [`metrics`](crate::metrics)'.
 
 use std::{
     sync::{
