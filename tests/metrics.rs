@@ -307,7 +307,8 @@ fn a_removed_server_takes_its_metrics_with_it() {
         for _ in 0..5 {
             assert_eq!(client.get("/").await.unwrap().status, 200);
         }
-        balancer.scrape_at_rest().await;
+        let scrape = balancer.scrape_at_rest().await;
+        check(&scrape, server.addr(), &[(r#"lb_pool_idle_connections{server=S}"#, 1.0)]);
         let configured = config(&backends_of(&[&server])).servers.remove(0);
         let authority: Authority = configured.authority.clone();
         balancer.control.delete(&authority, "test").unwrap();
