@@ -9,7 +9,7 @@ use std::{
 use assert_cmd::Command;
 use rustix::process::Signal;
 
-use crate::programs::{Running, be, lb};
+use crate::programs::{Running, be, lb, lb_command};
 
 /// Runs `lb` with flags that are wrong; returns its exit code and what it says.
 fn refused(flags: &[&str]) -> (i32, String) {
@@ -133,8 +133,8 @@ fn backend() -> (Running, String) {
 
 /// Starts `lb` on any free port with these flags.
 fn balance(flags: &[&str]) -> (Running, u16) {
-    let mut command = lb();
-    command.args(flags);
+    let mut command = lb_command();
+    command.args(flags).arg("--no-api");
     let running = Running::start(command);
     let port = running.port_after("ready proxy=");
     (running, port)
@@ -330,7 +330,7 @@ fn few_descriptors_put_no_server_out_and_fail_no_client() {
     let (_backend, port) = backend();
     let mut command = std::process::Command::new("sh");
     command.arg("-c").arg("ulimit -n 64; exec \"$0\" \"$@\"").arg(env!("CARGO_BIN_EXE_lb"));
-    command.args(["--port", "0", "--backend", &port, "--health-period", "100ms"]);
+    command.args(["--port", "0", "--no-api", "--backend", &port, "--health-period", "100ms"]);
     let running = Running::start(command);
     let lb_port = running.port_after("ready proxy=");
     let clients: Vec<_> = (0..100)

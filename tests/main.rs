@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, helpers included"
 )]
 
+mod admin;
 mod choices;
 mod cli;
 mod exposition;

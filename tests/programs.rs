@@ -14,10 +14,17 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long anything may take before a test gives up.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
 
-/// The balancer.
-pub(crate) fn lb() -> Command {
+/// The balancer, for its commands.
+pub(crate) fn lb_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
-    command.env_remove("RUST_LOG");
+    command.env_remove("RUST_LOG").env_remove("LB_API_TOKEN");
+    command
+}
+
+/// The balancer, without an admin API: many run at the same time.
+pub(crate) fn lb() -> Command {
+    let mut command = lb_command();
+    command.arg("--no-api");
     command
 }
 
@@ -77,6 +84,16 @@ impl Running {
         found.unwrap_or_else(|| panic!("no line with {texts:?} in:\n{}", lines.join("\n")))
     }
 
+    /// Waits for `count` lines that contain `text`.
+    #[track_caller]
+    pub(crate) fn lines(&self, text: &str, count: usize) {
+        let (lines, more) = &*self.output;
+        let found = |lines: &[String]| lines.iter().filter(|line| line.contains(text)).count();
+        let waiting = |lines: &mut Vec<String>| found(lines) < count;
+        let lines = more.wait_timeout_while(lines.lock().unwrap(), WATCHDOG, waiting).unwrap().0;
+        assert!(found(&lines) >= count, "not {count} lines with {text:?}:\n{}", lines.join("\n"));
+    }
+
     /// Everything that it has printed.
     pub(crate) fn printed(&self) -> String {
         self.output.0.lock().unwrap().join("\n")
@@ -87,11 +104,12 @@ impl Running {
         self.output.0.lock().unwrap().clear();
     }
 
-    /// The port in its line that begins with `text`.
+    /// The port of the address behind `text`, in the first line that has it.
     #[track_caller]
     pub(crate) fn port_after(&self, text: &str) -> u16 {
         let line = self.line(text);
-        line.rsplit(':').next().unwrap().trim().parse().unwrap()
+        let address = line.split_once(text).unwrap().1.split(' ').next().unwrap();
+        address.rsplit(':').next().unwrap().parse().unwrap()
     }
 
     /// SIGKILL, and waits for its end.

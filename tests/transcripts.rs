@@ -14,7 +14,7 @@ use crate::programs::{Running, be, lb};
 
 /// Whether the programs that a transcript needs are here. Without them it is
 /// skipped aloud, except in CI, where they must be.
-fn have(programs: &[&str]) -> bool {
+pub(crate) fn have(programs: &[&str]) -> bool {
     let runs = |program: &&&str| {
         let mut command = Command::new(program);
         command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,4 +1,8 @@
-//! The command line: what was typed, validated once into a [`Config`].
+//! The command line: what was typed, validated once into a [`Task`].
+
+mod admin;
+mod api;
+mod ask;
 
 use std::{net::IpAddr, num::NonZeroU32, thread, time::Duration};
 
@@ -15,6 +19,18 @@ use crate::{
     },
     dealing::{Backend, Dealing},
 };
+use api::ApiArgs;
+
+pub use admin::AdminCommand;
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Task {
+    /// Balance requests.
+    Listen(Box<Config>),
+    /// Ask something of an `lb` that runs.
+    Admin(AdminCommand),
+}
 
 /// An HTTP load balancer: round robin with health checks; a client sees no
 /// error while one healthy server exists.
@@ -30,12 +46,16 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   lb --port 8000 --backend 8080 --backend 8081
-  lb listen --port 8000 --backend http://10.0.0.5:8080 --health-path /health --health-period 5s";
+  lb listen --port 8000 --backend http://10.0.0.5:8080 --health-path /health --health-period 5s
+  lb add-server --url http://10.0.0.6:8080 --weight 2
+  lb list-servers";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Balance requests over the servers (what `lb` does without a command).
-    Listen(ListenArgs),
+    Listen(Box<ListenArgs>),
+    #[command(flatten)]
+    Admin(AdminCommand),
 }
 
 #[derive(Debug, Args)]
@@ -63,6 +83,8 @@ struct ListenArgs {
     health: HealthArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    api: ApiArgs,
     /// What to do with a request when no server is healthy.
     #[arg(long, value_enum, default_value = "refuse")]
     when_all_down: WhenAllDownArg,
@@ -170,12 +192,13 @@ impl Cli {
     ///
     /// # Errors
     /// Values that are good by themselves do not fit together.
-    pub fn into_config(self) -> Result<Config, Invalid> {
+    pub fn into_task(self) -> Result<Task, Invalid> {
         let args = match self.command {
-            Some(Command::Listen(args)) => args,
+            Some(Command::Admin(command)) => return Ok(Task::Admin(command)),
+            Some(Command::Listen(args)) => *args,
             None => self.listen,
         };
-        args.into_config()
+        Ok(Task::Listen(Box::new(args.into_config()?)))
     }
 }
 
@@ -198,6 +221,7 @@ impl ListenArgs {
             workers: self.workers.map_or_else(cores, usize::from),
             max_connections: self.limits.max_connections,
             descriptors: usize::MAX,
+            api: self.api.into_api()?,
             servers: self.backends.into_iter().map(server).collect(),
             health: health.clone(),
             settings: Settings {

@@ -2,7 +2,8 @@
 //! published snapshot for the request path, one log line for every change.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Display,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +21,7 @@ use crate::{
         Algorithm, Ask, Cluster, ConnectFailure, InFlight, Member, Observed, Pick, ServerId, Share,
         Slot, Snapshot, State, Transition, Wanted, WhenAllDown, hash,
     },
-    config::{Server, Settings},
+    config::{Authority, Server, Settings},
     upstream::Upstream,
 };
 
@@ -127,16 +128,15 @@ impl LiveCluster {
             let (id, was, upstream) = match stays {
                 None => (None, None, Arc::new(Upstream::new(server))),
                 Some(state) => {
-                    if update(&state.server, server) {
-                        checks_changed.push(state.server.clone());
-                    }
+                    let mut note = |what: &str, from: &dyn Display, to: &dyn Display| {
+                        let (from, to) = (format!("{what} {from}"), format!("{what} {to}"));
+                        notes.push((state.server.clone(), from, to));
+                    };
                     if state.share.weight != server.weight {
-                        let (from, to) = (state.share.weight, server.weight);
-                        notes.push((
-                            state.server.clone(),
-                            format!("weight {from}"),
-                            format!("weight {to}"),
-                        ));
+                        note("weight", &state.share.weight, &server.weight);
+                    }
+                    if update(&state.server, server, note) {
+                        checks_changed.push(state.server.clone());
                     }
                     (Some(state.id), Some(state.wanted), state.server)
                 }
@@ -263,16 +263,16 @@ impl LiveCluster {
     /// The servers in configuration order, as they stand.
     pub fn status(&self) -> Vec<Status> {
         let core = self.core();
-        let eligible = |id| core.snapshot().members().iter().any(|member| member.id == id);
-        let status = |state: State<Upstream>| Status {
-            wanted: state.wanted,
-            observed: state.observed,
-            eligible: eligible(state.id),
-            weight: state.share.weight,
-            in_flight: state.in_flight.get(),
-            upstream: state.server,
-        };
-        core.states().map(status).collect()
+        let eligible: BTreeSet<_> = core.snapshot().members().iter().map(|m| m.id).collect();
+        core.states().map(|state| Status::new(eligible.contains(&state.id), state)).collect()
+    }
+
+    /// One server, as it stands; `None` if it is not configured.
+    pub fn status_of(&self, authority: &Authority) -> Option<Status> {
+        let core = self.core();
+        let state = core.states().find(|state| state.server.authority == *authority)?;
+        let eligible = core.snapshot().members().iter().any(|member| member.id == state.id);
+        Some(Status::new(eligible, state))
     }
 
     /// The last changes, the latest last.
@@ -353,16 +353,36 @@ impl LiveCluster {
 /// What a client is told that found no server, while there is none to probe.
 const DEFAULT_RETRY_AFTER: u64 = 10;
 
-/// Takes over what may change of a server. Returns whether its check did.
-fn update(upstream: &Upstream, server: &Server) -> bool {
+/// Takes over what may change of a server, and notes it. Returns whether its
+/// check did.
+fn update(
+    upstream: &Upstream,
+    server: &Server,
+    mut note: impl FnMut(&str, &dyn Display, &dyn Display),
+) -> bool {
     if **upstream.name.load() != server.name {
-        upstream.name.store(Arc::new(server.name.clone()));
+        let before = upstream.name.swap(Arc::new(server.name.clone()));
+        note("name", &before, &server.name);
     }
     let changed = **upstream.check.load() != server.health;
     if changed {
-        upstream.check.store(Arc::new(server.health.clone()));
+        let before = upstream.check.swap(Arc::new(server.health.clone()));
+        note("probe", &before, &server.health);
     }
     changed
+}
+
+impl Status {
+    fn new(eligible: bool, state: State<Upstream>) -> Status {
+        Status {
+            wanted: state.wanted,
+            observed: state.observed,
+            eligible,
+            weight: state.share.weight,
+            in_flight: state.in_flight.get(),
+            upstream: state.server,
+        }
+    }
 }
 
 impl Change {

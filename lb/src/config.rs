@@ -4,6 +4,9 @@
 //! check it again. What the user typed is parsed into these types at the edge
 //! (the command line's `FromStr`s).
 
+mod api;
+mod fields;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
@@ -20,6 +23,9 @@ use crate::{
     balance::{Thresholds, Wanted, WhenAllDown},
     dealing::Dealing,
 };
+
+pub use api::{Api, DEFAULT_API_PORT};
+pub use fields::{parse_name, parse_wanted, parse_weight};
 
 /// The port that `lb` listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 80;
@@ -39,6 +45,8 @@ pub struct Config {
     /// How many connections this process has descriptors for; what is more
     /// waits in the kernel's queue.
     pub descriptors: usize,
+    /// Where the admin API is served.
+    pub api: Api,
     /// The servers, in configuration order.
     pub servers: Vec<Server>,
     /// How the health of a server is checked that says nothing else.
@@ -170,6 +178,17 @@ pub struct HealthCheck {
     pub thresholds: Thresholds,
 }
 
+impl fmt::Display for HealthCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HealthCheck { path, period, timeout, expect, thresholds } = self;
+        let Thresholds { rise, fall } = thresholds;
+        write!(
+            f,
+            "{path} every {period:?} timeout {timeout:?} expect {expect} rise {rise} fall {fall}"
+        )
+    }
+}
+
 impl Default for HealthCheck {
     fn default() -> Self {
         HealthCheck {
@@ -196,6 +215,11 @@ impl Authority {
     pub fn to_host_header(&self) -> HeaderValue {
         // Its characters were checked when it was parsed.
         HeaderValue::from_str(&self.to_string()).unwrap_or(HeaderValue::from_static("localhost"))
+    }
+
+    /// `http://host:port`.
+    pub fn to_url(&self) -> String {
+        format!("http://{self}")
     }
 }
 
@@ -287,6 +311,21 @@ impl StatusSet {
     /// Whether `status` is in the set.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
+    }
+}
+
+impl fmt::Display for StatusSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, range) in self.0.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            let (low, high) = (range.start(), range.end());
+            if low == high {
+                write!(f, "{comma}{low}")?;
+            } else {
+                write!(f, "{comma}{low}-{high}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -477,6 +516,7 @@ mod tests {
             [200, 299, 300, 304, 404].map(|s| set.contains(s)),
             [true, true, false, true, false]
         );
+        assert_eq!(set.to_string(), "200-299,304");
         for bad in ["", "2xx", "399-200", "200-", "99", "600", "0200", "200,,201"] {
             assert!(bad.parse::<StatusSet>().is_err(), "{bad}");
         }

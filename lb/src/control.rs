@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::{
     balance::Wanted,
     care::Charge,
-    cluster::LiveCluster,
+    cluster::{LiveCluster, Status},
     config::{Authority, Config, HealthCheck, Server, Settings},
     stats::Reloads,
 };
@@ -24,10 +24,10 @@ use crate::{
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Refused {
     /// There is no such server.
-    #[error("server {0} does not exist")]
+    #[error("server http://{0} does not exist")]
     Unknown(Authority),
     /// There is one already.
-    #[error("server {0} already exists")]
+    #[error("server http://{0} already exists")]
     Duplicate(Authority),
 }
 
@@ -65,21 +65,24 @@ impl Control {
     }
 
     /// Adds a server at the end of configuration order; it gets no request
-    /// before a probe passes.
+    /// before a probe passes. Returns how it stands.
     ///
     /// # Errors
     /// There is one at that address already.
-    pub fn add(&self, server: Server, cause: &str) -> Result<(), Refused> {
-        self.change(cause, |config| {
+    pub fn add(&self, server: Server, cause: &str) -> Result<Status, Refused> {
+        let authority = server.authority.clone();
+        let _held = self.change(cause, |config| {
             if config.servers.iter().any(|other| other.authority == server.authority) {
                 return Err(Refused::Duplicate(server.authority.clone()));
             }
             config.servers.push(server);
             Ok(())
-        })
+        })?;
+        self.cluster.status_of(&authority).ok_or(Refused::Unknown(authority))
     }
 
-    /// Changes a server by `edit`, which must leave its address alone.
+    /// Changes a server by `edit`, which must leave its address alone. Returns
+    /// how it stands.
     ///
     /// # Errors
     /// There is none at that address.
@@ -88,19 +91,26 @@ impl Control {
         authority: &Authority,
         edit: impl FnOnce(&mut Server),
         cause: &str,
-    ) -> Result<(), Refused> {
-        self.change(cause, |config| {
+    ) -> Result<Status, Refused> {
+        let unknown = || Refused::Unknown(authority.clone());
+        let _held = self.change(cause, |config| {
             let server = config.servers.iter_mut().find(|server| server.authority == *authority);
-            edit(server.ok_or_else(|| Refused::Unknown(authority.clone()))?);
+            edit(server.ok_or_else(unknown)?);
             Ok(())
-        })
+        })?;
+        self.cluster.status_of(authority).ok_or_else(unknown)
     }
 
-    /// Says what is wanted of a server.
+    /// Says what is wanted of a server. Returns how it stands.
     ///
     /// # Errors
     /// There is none at that address.
-    pub fn want(&self, authority: &Authority, wanted: Wanted, cause: &str) -> Result<(), Refused> {
+    pub fn want(
+        &self,
+        authority: &Authority,
+        wanted: Wanted,
+        cause: &str,
+    ) -> Result<Status, Refused> {
         self.update(authority, |server| server.wanted = Some(wanted), cause)
     }
 
@@ -116,6 +126,7 @@ impl Control {
             let found = config.servers.len() < count;
             if found { Ok(()) } else { Err(Refused::Unknown(authority.clone())) }
         })
+        .map(drop)
     }
 
     /// Makes `next` the configuration. What only holds from the start on is
@@ -132,17 +143,18 @@ impl Control {
         self.reloads.succeeded();
     }
 
+    /// Returns the lock: while it is held nothing else changes.
     fn change(
         &self,
         cause: &str,
         edit: impl FnOnce(&mut Config) -> Result<(), Refused>,
-    ) -> Result<(), Refused> {
+    ) -> Result<MutexGuard<'_, Config>, Refused> {
         let mut config = self.config();
         let mut next = config.clone();
         edit(&mut next)?;
         *config = next;
         self.apply(&config, cause);
-        Ok(())
+        Ok(config)
     }
 
     /// Called with the lock held, so that changes are applied in their order.

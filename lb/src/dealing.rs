@@ -10,7 +10,7 @@ use hyper::header::{COOKIE, HeaderMap, HeaderName};
 
 use crate::{
     balance::{Algorithm, Ask, hash},
-    config::{Authority, Invalid, invalid},
+    config::{Authority, Invalid, invalid, parse_weight},
 };
 
 /// How requests are dealt to servers.
@@ -138,11 +138,8 @@ impl FromStr for Backend {
             let Some(("weight", value)) = option.split_once('=') else {
                 return invalid(format!("unknown option {option:?}; expected weight=N"));
             };
-            let read = value.parse::<u32>().ok().filter(|_| !value.starts_with('+'));
-            let Some(read) = read else {
-                return invalid(format!("weight {value:?} is not a number from 0 to {}", u32::MAX));
-            };
-            if weight.replace(read).is_some() {
+            let read = parse_weight(value).or_else(|e| invalid(format!("weight {value:?} is {e}")));
+            if weight.replace(read?).is_some() {
                 return invalid("weight is given twice");
             }
         }

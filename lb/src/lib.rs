@@ -28,6 +28,8 @@ pub mod proxy;
 pub mod metrics;
 pub mod output;
 
+pub mod admin;
+
 pub mod accept;
 pub mod access_log;
 pub mod cli;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use lb::{
     access_log::AccessLog,
-    cli::Cli,
+    cli::{AdminCommand, Cli, Task},
     config::Config,
     net::Tcp,
     output::{Output, Stream},
@@ -33,11 +33,12 @@ fn main() -> ExitCode {
     // Of a connection's buffers only the first page is ever used: huge pages
     // would make all of them resident. Where it cannot be said they stay.
     let _ = disable_transparent_huge_pages(true);
-    let config = match Cli::parse().into_config() {
-        Ok(config) => config,
+    let done = match Cli::parse().into_task() {
+        Ok(Task::Listen(config)) => run(*config),
+        Ok(Task::Admin(command)) => ask(command),
         Err(error) => Cli::command().error(ErrorKind::ValueValidation, error).exit(),
     };
-    match run(config) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // If nobody reads it, the exit code must do.
@@ -57,6 +58,14 @@ fn start_logging(stderr: Output) {
         .with_target(false)
         .with_ansi(false)
         .init();
+}
+
+fn ask(command: AdminCommand) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(command.run());
+    // A name that is still being looked up does not keep us here.
+    runtime.shutdown_background();
+    done
 }
 
 fn run(config: Config) -> Result<()> {

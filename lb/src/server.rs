@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::{
     accept::Workers,
     access_log::AccessLog,
-    care,
+    admin, care,
     config::Config,
     control::Control,
     net::Net,
@@ -45,17 +45,17 @@ pub async fn run<N: Net>(
     let (care, charges) = mpsc::unbounded_channel();
     let control = Arc::new(Control::new(config.clone(), care));
     let cluster = control.cluster.clone();
+    let api = admin::start(&config.api, control.clone())?;
     let caretaker = spawn_local(care::run(net.clone(), cluster.clone(), charges));
     let shared = Arc::new(Shared::new(&control, config.workers));
     let (workers, finished) = start_workers(&net, &config, &shared, &log)?;
     tokio::pin!(stop);
     let checked = async {
         cluster.checked().await;
-        log.line(&format!("ready proxy={}", net.local_addr(&listeners[0])?));
-        if config.servers.is_empty() {
-            warn!(
-                "no server is configured, every request gets a 503: add one with --backend HOST:PORT"
-            );
+        let admin = api.as_ref().map(|api| format!(" admin={api}")).unwrap_or_default();
+        log.line(&format!("ready proxy={}{admin}", net.local_addr(&listeners[0])?));
+        if cluster.status().is_empty() {
+            warn!("{}", advice(api.as_ref()));
         }
         let accepting = listeners.iter().map(|listener| workers.accept_all(&net, listener));
         tokio::join!(join_all(accepting), reload(control.clone()));
@@ -64,6 +64,9 @@ pub async fn run<N: Net>(
     tokio::select! {
         () = &mut stop => {}
         ended = checked => ended?,
+    }
+    if let Some(api) = &api {
+        api.stopping();
     }
     for listener in listeners {
         workers.accept_waiting(&net, listener).await;
@@ -77,6 +80,17 @@ pub async fn run<N: Net>(
     }
     caretaker.abort();
     Ok(())
+}
+
+/// What somebody needs to know who has no servers.
+fn advice(api: Option<&admin::Running>) -> String {
+    let command = match api.map(admin::Running::client_flag) {
+        Some(flag) => format!(" or lb add-server {flag}--url http://HOST:PORT"),
+        None => String::new(),
+    };
+    format!(
+        "no server is configured, every request gets a 503: add one with --backend HOST:PORT{command}"
+    )
 }
 
 /// Listens where the configuration says. Without an address: on all of IPv4,

@@ -31,7 +31,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let programs = programs::build(false)?;
     let mut backends = Vec::new();
     let mut lb = Command::new(&programs.lb);
-    lb.args(["--port", &options.port.to_string(), "--health-period", "2s"]);
+    lb.args(["--port", &options.port.to_string(), "--health-period", "2s", "--api-port", "0"]);
     for name in ["A", "B", "C"] {
         let mut command = Command::new(&programs.be);
         command.args(["0", "--name", name, "--events"]);
@@ -42,12 +42,11 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         backends.push(child);
     }
     let (mut balancer, ready) = start(lb).await?;
-    let address = ready.strip_prefix("ready proxy=").context("the balancer did not start")?;
-    let port = address.rsplit(':').next().unwrap_or_default();
-    println!(
-        "balancer:  http://localhost:{port}/ (process {})\n",
-        balancer.id().unwrap_or_default()
-    );
+    let addresses = ready.strip_prefix("ready proxy=").context("the balancer did not start")?;
+    let (proxy, admin) = addresses.split_once(" admin=").context("it has no admin API")?;
+    let port = proxy.rsplit(':').next().unwrap_or_default();
+    println!("balancer:  http://localhost:{port}/ (process {})", balancer.id().unwrap_or_default());
+    println!("admin API: http://{admin}/servers\n");
     println!("To try, in another terminal:");
     println!("  for i in 1 2 3 4 5 6; do curl -si http://localhost:{port}/ | grep x-backend; done");
     println!("  kill -9 {}    # B is gone: no request fails", backends[1].id().unwrap_or_default());

@@ -1,6 +1,6 @@
 //! The balancer under test, as a process.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, process::Command};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use testbed::{
@@ -8,11 +8,21 @@ use testbed::{
     log::{Event, EventKind, EventLog},
     process::Process,
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// How long the admin API may take, before a scenario gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running `lb`.
 pub(crate) struct Balancer {
     /// Where it listens.
     pub(crate) addr: SocketAddr,
+    /// Where its admin API listens, if it was started with one.
+    admin: Option<SocketAddr>,
     name: String,
     process: Process,
     log: EventLog,
@@ -29,11 +39,14 @@ impl Balancer {
         log: &EventLog,
     ) -> Result<Self> {
         let mut command = Command::new(program);
-        command.env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
+        command.env_remove("RUST_LOG").env_remove("LB_API_TOKEN").env("RUST_BACKTRACE", "1");
         command.args(["--bind", "127.0.0.1", "--port", "0", "--workers", "2"]);
         command.args(["--health-path", "/health"]);
         for server in servers {
             command.arg(format!("--backend={server}"));
+        }
+        if !flags.contains(&"--api-port") {
+            command.arg("--no-api");
         }
         command.args(flags);
         let mark = log.len();
@@ -42,12 +55,20 @@ impl Balancer {
         let ready = |line: &str| line.starts_with("ready ") || line.starts_with("error: ");
         let event = log.wait_from(mark, "the balancer to be ready", printed(name, ready)).await?;
         let line = event.kind.to_string();
-        let addr = line.split_once("ready proxy=").map(|(_, rest)| rest);
-        let Some(addr) = addr.and_then(|rest| rest.split(['"', ' ']).next()) else {
+        let address = |key| -> Option<SocketAddr> {
+            line.split_once(key)?.1.split(['"', ' ']).next()?.parse().ok()
+        };
+        let Some(addr) = address("ready proxy=") else {
             bail!("the balancer did not start: {line}");
         };
-        let addr = addr.parse().with_context(|| format!("the address in {line}"))?;
-        Ok(Balancer { addr, name: name.into(), process, log: log.clone(), ended: false })
+        Ok(Balancer {
+            addr,
+            admin: address(" admin="),
+            name: name.into(),
+            process,
+            log: log.clone(),
+            ended: false,
+        })
     }
 
     /// The number of its process; none once it has ended.
@@ -105,6 +126,28 @@ impl Balancer {
             _ => None,
         };
         Ok(self.log.events().into_iter().filter_map(first_server).collect())
+    }
+
+    /// Where its admin API is.
+    pub(crate) fn admin(&self) -> Result<SocketAddr> {
+        self.admin.context("the balancer has no admin API; --api-port 0 gives it one")
+    }
+
+    /// Asks its admin API on a connection of its own. Returns the status and the
+    /// body of the answer.
+    pub(crate) async fn api(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+        let admin = self.admin()?;
+        let length = body.len();
+        let mut stream = TcpStream::connect(admin).await?;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await??;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no answer of the admin API")?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.with_context(|| head.to_owned())?, body.to_owned()))
     }
 
     /// Sends SIGTERM, unless it has ended.

@@ -345,4 +345,28 @@ pub(super) const MUTANTS: &[Mutant] = &[
         find: "client.write_all(&beyond).await?;",
         replace: "",
     },
+    Mutant {
+        name: "obeys_in_part",
+        what: "a body with mistakes is obeyed where it is right",
+        killed_by: "admin/api_mistakes",
+        file: "admin/judge.rs",
+        find: "Some(read) if self.0.is_empty() => Ok(read),",
+        replace: "Some(read) => Ok(read),",
+    },
+    Mutant {
+        name: "weight_stays",
+        what: "a weight changed at run time is only shown",
+        killed_by: "weights/change_at_run_time",
+        file: "cluster.rs",
+        find: "weight: server.weight,",
+        replace: "weight: before.get(&server.authority.to_string()).map_or(server.weight, |state| state.share.weight),",
+    },
+    Mutant {
+        name: "drain_deals_on",
+        what: "a server that drains gets requests",
+        killed_by: "admin/traffic_follows",
+        file: "admin/servers.rs",
+        find: "want(&admin, &body, Wanted::Draining)",
+        replace: "want(&admin, &body, Wanted::Enabled)",
+    },
 ];

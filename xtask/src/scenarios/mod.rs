@@ -5,6 +5,7 @@
 //! after every scenario.
 
 mod active_health;
+mod admin;
 mod bad_answers;
 mod bodies;
 mod choices;
@@ -41,6 +42,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         storms::SCENARIOS,
         keep_alive::SCENARIOS,
         clients::SCENARIOS,
+        admin::SCENARIOS,
         limits::SCENARIOS,
         bodies::SCENARIOS,
         streaming::SCENARIOS,

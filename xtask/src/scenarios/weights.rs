@@ -27,6 +27,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "a server of weight 0 is probed and gets nothing, even as the only one"
     ),
+    scenario!(
+        13,
+        "weights",
+        change_at_run_time,
+        Events,
+        "weights changed by the admin API hold exactly from the next request on"
+    ),
 ];
 
 /// Starts a balancer over `backends` with these weights.
@@ -99,5 +106,28 @@ async fn zero(w: &mut World) -> Result<()> {
     balance(w, &all[1..2], &[0]).await?;
     let reply = w.client("nobody")?.get("/").await?;
     ensure!(reply.status == 503, "status {}, expected 503", reply.status);
+    Ok(())
+}
+
+async fn change_at_run_time(w: &mut World) -> Result<()> {
+    let all = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--api-port", "0"]).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "ABCABC").await?;
+    // Each change begins a period at the place behind the server dealt last.
+    for (backend, weight, order) in [
+        (&all[0], "3", "ABACAABACA"),
+        (&all[1], "2", "BACBAABACBAABACBA"),
+        (&all[2], "0", "BABAABABA"),
+        (&all[0], "4294967295", "AAAAAA"),
+        (&all[0], "1", "BABBABB"),
+    ] {
+        let body = format!("{{\"url\":\"http://{}\",\"weight\":{weight}}}", backend.addr());
+        let (status, text) = w.lb()?.api("POST", "/update", &body).await?;
+        ensure!(status == 200, "weight {weight}: {status} {text}");
+        w.expect_sequence(&mut client, order)
+            .await
+            .with_context(|| format!("{} has weight {weight} now", backend.name()))?;
+    }
     Ok(())
 }

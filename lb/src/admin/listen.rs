@@ -1,0 +1,258 @@
+//! The sockets of the admin API, and its connections: how many, how long.
+//!
+//! A connection carries one request. Without the idle ones that clients like
+//! to keep, the few that there may be are free for whoever has a question.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io,
+    net::{SocketAddr, TcpListener as StdTcp},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{FileTypeExt, PermissionsExt},
+            net::{UnixListener as StdUnix, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use axum::Router;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use rustix::net::sockopt::set_tcp_user_timeout;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+    time::sleep,
+};
+use tracing::{debug, warn};
+
+use super::guard::Entrance;
+use crate::config::Api;
+
+/// Connections at one time; more wait in the kernel's queue.
+const CONNECTION_LIMIT: usize = 64;
+
+/// For a request's head, from the connection's beginning.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// For a client to take what it asked for, while it takes nothing.
+const STALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// How much of a request's head is kept, in bytes.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// Connections to the Unix socket that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// How long accepting pauses when the process is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A Unix socket's file, removed when dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl fmt::Display for SocketFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unix:{}", self.0.display())
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Whoever removed it before us wanted the same.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Sockets that listen, on no event loop yet.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    tcp: Option<(StdTcp, SocketAddr)>,
+    unix: Option<(StdUnix, PathBuf)>,
+}
+
+impl Listeners {
+    /// Listens where `api` says; not at the default port if that is taken.
+    pub(super) fn open(api: &Api) -> Result<Listeners> {
+        let tcp = match api.listen.map(open_tcp) {
+            Some(Err(error)) if !api.required => {
+                warn!("no admin API: {error:#}");
+                None
+            }
+            opened => opened.transpose()?,
+        };
+        let unix = api.socket.as_deref().map(open_unix).transpose()?;
+        Ok(Listeners { tcp, unix })
+    }
+
+    /// The address that is listened on.
+    pub(super) fn addr(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().map(|(_, addr)| *addr)
+    }
+
+    /// The file of the Unix socket, to be removed at the end.
+    pub(super) fn socket(&self) -> Option<SocketFile> {
+        self.unix.as_ref().map(|(_, path)| SocketFile(path.clone()))
+    }
+
+    /// Binds the sockets to the event loop of the calling thread.
+    pub(super) fn register(self) -> io::Result<Registered> {
+        let tcp = self.tcp.map(|(listener, _)| TcpListener::from_std(listener));
+        let unix = self.unix.map(|(listener, _)| UnixListener::from_std(listener));
+        let room = Arc::new(Semaphore::new(CONNECTION_LIMIT));
+        Ok(Registered { tcp: tcp.transpose()?, unix: unix.transpose()?, room })
+    }
+}
+
+fn open_tcp(addr: SocketAddr) -> Result<(StdTcp, SocketAddr)> {
+    let what = || format!("cannot listen on {addr} for the admin API");
+    let listener = match StdTcp::bind(addr) {
+        Ok(listener) => listener,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
+            "{}: port {} is taken; choose another with --api-port PORT (0 for any free one), or --api-port off",
+            what(),
+            addr.port()
+        ),
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            bail!("{}: this machine does not have that address; see --api-bind", what())
+        }
+        Err(error) => return Err(error).with_context(what),
+    };
+    listener.set_nonblocking(true)?;
+    let addr = listener.local_addr()?;
+    Ok((listener, addr))
+}
+
+fn open_unix(path: &Path) -> Result<(StdUnix, PathBuf)> {
+    let what = || format!("cannot listen on {} for the admin API", path.display());
+    remove_stale(path).with_context(what)?;
+    let listener = bind_private(path).with_context(what)?;
+    Ok((listener, path.to_owned()))
+}
+
+/// Makes way for a new socket, if the old one is nobody's.
+fn remove_stale(path: &Path) -> Result<()> {
+    let kind = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if !kind.is_socket() {
+        bail!("there is a file that is no socket");
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => bail!("somebody listens there"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Ok(fs::remove_file(path)?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Listens on a socket that is its owner's alone, from its first moment on: a
+/// socket's file gets the mode that the socket has when it is bound (Linux).
+fn bind_private(path: &Path) -> io::Result<StdUnix> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let own = fs::Permissions::from_mode(0o600);
+    File::from(OwnedFd::from(socket.try_clone()?)).set_permissions(own.clone())?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, own)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
+/// Sockets that listen on an event loop.
+#[derive(Debug)]
+pub(super) struct Registered {
+    tcp: Option<TcpListener>,
+    unix: Option<UnixListener>,
+    room: Arc<Semaphore>,
+}
+
+impl Registered {
+    /// Serves for ever.
+    pub(super) async fn serve(self, router: Router) {
+        tokio::join!(self.serve_tcp(&router), self.serve_unix(&router));
+    }
+
+    async fn serve_tcp(&self, router: &Router) {
+        let Some(listener) = &self.tcp else { return };
+        loop {
+            let room = self.room.clone().acquire_owned().await;
+            let accepted = listener.accept().await.map(|(stream, _)| stream);
+            match accepted.and_then(|stream| Ok((stream.local_addr()?, stream))) {
+                Ok((local, stream)) => {
+                    // A client that takes nothing is cut off by the kernel.
+                    let limit = u32::try_from(STALL_LIMIT.as_millis()).unwrap_or(u32::MAX);
+                    let _ = set_tcp_user_timeout(&stream, limit);
+                    spawn(converse(stream, Entrance::Tcp(local), router.clone()), room);
+                }
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    }
+
+    async fn serve_unix(&self, router: &Router) {
+        let Some(listener) = &self.unix else { return };
+        loop {
+            let room = self.room.clone().acquire_owned().await;
+            match listener.accept().await {
+                Ok((stream, _)) => spawn(converse(stream, Entrance::Unix, router.clone()), room),
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    }
+}
+
+/// Runs a connection in a task of its own; at its end another may come.
+fn spawn<R: Send + 'static>(connection: impl Future<Output = ()> + Send + 'static, room: R) {
+    tokio::spawn(async move {
+        connection.await;
+        drop(room);
+    });
+}
+
+/// Answers one request.
+async fn converse<S>(stream: S, entrance: Entrance, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(entrance);
+        router.call(request)
+    });
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        // What a client asked for whole is done, even if it leaves at once.
+        .half_close(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        debug!("admin API: {error}");
+    }
+}
+
+async fn pause_after(error: &io::Error) {
+    debug!("admin API: cannot accept: {error}");
+    sleep(ACCEPT_PAUSE).await;
+}

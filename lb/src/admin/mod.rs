@@ -1,0 +1,157 @@
+//! The admin API: HTTP and JSON, to look at a running balancer and change it.
+//!
+//! Owns its sockets, who may ask, and what is said in which words. Decides
+//! nothing about servers: every change is [`Control`]'s. It has a thread of
+//! its own, so that no question, however long its answer, holds up a request
+//! or the acceptor.
+
+mod token;
+
+mod listen;
+
+mod guard;
+mod router;
+
+mod changes;
+mod health;
+mod servers;
+
+mod body;
+mod judge;
+mod posted;
+
+mod answer;
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::{runtime::Builder, sync::oneshot};
+
+use crate::{
+    config::{Api, DEFAULT_API_PORT},
+    control::Control,
+};
+use guard::Guard;
+use listen::{Listeners, SocketFile};
+
+pub use token::Token;
+
+/// What the routes answer from.
+#[derive(Debug)]
+struct Admin {
+    control: Arc<Control>,
+    guard: Guard,
+    stopping: AtomicBool,
+}
+
+impl Admin {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// A running admin API. Dropped, it ends, and its Unix socket is removed.
+#[derive(Debug)]
+pub struct Running {
+    admin: Arc<Admin>,
+    addr: Option<SocketAddr>,
+    socket: Option<SocketFile>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Running {
+    /// From now on the balancer is not ready any more.
+    pub fn stopping(&self) {
+        self.admin.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// What a command has to say to find it, with a blank behind it; nothing
+    /// where it is looked for anyway.
+    pub fn client_flag(&self) -> String {
+        match self.addr {
+            Some(addr) if addr.ip() == Ipv4Addr::LOCALHOST && addr.port() == DEFAULT_API_PORT => {
+                String::new()
+            }
+            Some(addr) if addr.ip() == Ipv4Addr::LOCALHOST => {
+                format!("--api-port {} ", addr.port())
+            }
+            _ => format!("--api {self} "),
+        }
+    }
+}
+
+/// Where it is: `127.0.0.1:8000`, or `unix:PATH` if it has only that.
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.addr, &self.socket) {
+            (Some(addr), _) => addr.fmt(f),
+            (None, Some(socket)) => socket.fmt(f),
+            (None, None) => f.write_str("nowhere"),
+        }
+    }
+}
+
+/// Serves the admin API as `api` says, until the result is dropped. `None` if
+/// it shall not be, or if the default port is taken and nobody asked for it.
+///
+/// # Errors
+/// It cannot listen where it shall, or would listen for others than this
+/// machine without a token.
+pub fn start(api: &Api, control: Arc<Control>) -> Result<Option<Running>> {
+    if api.listen.is_none() && api.socket.is_none() {
+        return Ok(None);
+    }
+    let token = Token::find(api.token_file.as_deref())?;
+    if let Some(file) = &api.token_file {
+        token::warn_if_open(file);
+    }
+    let bound = api.listen.map(|addr| addr.ip());
+    if token.is_none() && !bound.is_none_or(|address| address.is_loopback()) {
+        refuse(bound)?;
+    }
+    let listeners = Listeners::open(api)?;
+    let (addr, socket) = (listeners.addr(), listeners.socket());
+    if addr.is_none() && socket.is_none() {
+        return Ok(None);
+    }
+    let guard = Guard { bound, hosts: api.hosts.clone(), token };
+    let admin = Arc::new(Admin { control, guard, stopping: AtomicBool::new(false) });
+    let (stop, stopped) = oneshot::channel();
+    serve(listeners, admin.clone(), stopped)?;
+    Ok(Some(Running { admin, addr, socket, _stop: stop }))
+}
+
+fn refuse(bound: Option<IpAddr>) -> Result<()> {
+    let address = bound.map_or_else(String::new, |address| format!(" on {address}"));
+    bail!(
+        "the admin API{address} could be reached from other machines and needs a token; give one with --api-token-file FILE or LB_API_TOKEN"
+    )
+}
+
+fn serve(listeners: Listeners, admin: Arc<Admin>, stopped: oneshot::Receiver<()>) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let listeners = {
+        let _entered = runtime.enter();
+        listeners.register()?
+    };
+    let router = router::router(admin);
+    let body = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = listeners.serve(router) => {}
+                _ = stopped => {}
+            }
+        });
+    };
+    let thread = thread::Builder::new().name("lb-admin".into());
+    thread.spawn(body).context("cannot start the admin API's thread")?;
+    Ok(())
+}
