@@ -8,7 +8,7 @@ use lb::{
     accept::Workers,
     access_log::AccessLog,
     care,
-    cli::Cli,
+    cli::{Cli, Task},
     config::{Authority, Config},
     control::Control,
     error::Reason,
@@ -44,7 +44,10 @@ fn config(args: &[String]) -> Config {
     let args = args.iter().map(String::as_str);
     let typed =
         ["lb", "--health-path", "/health", "--health-period", "60s"].into_iter().chain(args);
-    Cli::try_parse_from(typed).unwrap().into_config().unwrap()
+    match Cli::try_parse_from(typed).unwrap().into_task().unwrap() {
+        Task::Listen(config) => *config,
+        Task::Admin(_) => unreachable!("only a command is one"),
+    }
 }
 
 /// Runs `body` where local tasks can be spawned.

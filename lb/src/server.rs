@@ -24,6 +24,7 @@ use crate::{
     admin, care,
     config::Config,
     control::Control,
+    metrics::Metrics,
     net::Net,
     serve,
     worker::{Shared, Worker},
@@ -45,9 +46,10 @@ pub async fn run<N: Net>(
     let (care, charges) = mpsc::unbounded_channel();
     let control = Arc::new(Control::new(config.clone(), care));
     let cluster = control.cluster.clone();
-    let api = admin::start(&config.api, control.clone())?;
-    let caretaker = spawn_local(care::run(net.clone(), cluster.clone(), charges));
     let shared = Arc::new(Shared::new(&control, config.workers));
+    let metrics = Metrics::new(control.clone(), shared.clone(), log.clone());
+    let api = admin::start(&config.api, control.clone(), metrics)?;
+    let caretaker = spawn_local(care::run(net.clone(), cluster.clone(), charges));
     let (workers, finished) = start_workers(&net, &config, &shared, &log)?;
     tokio::pin!(stop);
     let checked = async {
