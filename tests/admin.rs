@@ -2,6 +2,7 @@
 
 mod access;
 mod load;
+mod scrapes;
 mod transcripts;
 
 use std::{
@@ -126,6 +127,7 @@ fn the_description_has_every_route_and_holds_together() {
         "post /drain",
         "post /enable",
         "get /health",
+        "get /metrics",
         "get /openapi.json",
         "get /servers",
         "post /update",

@@ -3,7 +3,14 @@
 //! Owns the limit of connections: one that is too many waits for a moment,
 //! then gets a 503 instead of an error.
 
-use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     io::AsyncWriteExt,
@@ -17,7 +24,7 @@ use crate::{
     error::Reason,
     net::Net,
     serve::{Handover, Order},
-    worker::Load,
+    worker::{Load, Shared},
 };
 
 /// How long accepting pauses when the process is out of descriptors.
@@ -44,6 +51,7 @@ const LAST_ROOM: usize = 8192;
 /// The workers, and how many connections they may have in all.
 pub struct Workers<N: Net> {
     each: Vec<(mpsc::UnboundedSender<Order<N>>, Arc<Load>)>,
+    shared: Arc<Shared>,
     room: Arc<Semaphore>,
     /// For those who are too many; none without a limit but that of descriptors.
     waiting: Option<Arc<Semaphore>>,
@@ -55,6 +63,7 @@ impl<N: Net> Workers<N> {
     /// which there is no more than `descriptors` allow.
     pub fn new(
         each: Vec<(mpsc::UnboundedSender<Order<N>>, Arc<Load>)>,
+        shared: Arc<Shared>,
         limit: Option<usize>,
         descriptors: usize,
     ) -> Rc<Self> {
@@ -65,6 +74,7 @@ impl<N: Net> Workers<N> {
         };
         Rc::new(Workers {
             each,
+            shared,
             room: semaphore(room),
             waiting: (waiting > 0).then(|| semaphore(waiting)),
             turn: Cell::new(0),
@@ -129,6 +139,7 @@ impl<N: Net> Workers<N> {
                 Ok(Ok(room)) => workers.hand_over((accepted, address, room)),
                 _ => {
                     warn!("client={address} refused: too many connections");
+                    workers.shared.turned_away.fetch_add(1, Ordering::Relaxed);
                     drop(timeout(REFUSAL_LIMIT, turn_away(&net, accepted)).await);
                 }
             }

@@ -295,6 +295,7 @@ impl LiveCluster {
             change.server,
             latency.as_secs_f64() * 1000.0,
         );
+        upstream.stats.became(transition.to);
         upstream.last_change.store(Some(change.clone()));
         self.remember(change);
         self.changes.send_modify(|changes| *changes += 1);

@@ -17,7 +17,7 @@ use crate::{
     care::Charge,
     cluster::{LiveCluster, Status},
     config::{Authority, Config, HealthCheck, Server, Settings},
-    reload::Reloads,
+    stats::Reloads,
 };
 
 /// Why a change was not made. Nothing has changed then.
@@ -38,7 +38,7 @@ pub struct Control {
     pub cluster: Arc<LiveCluster>,
     /// What holds for requests that begin now.
     pub settings: Arc<ArcSwap<Settings>>,
-    /// How reloads went.
+    /// What became of new configurations.
     pub reloads: Reloads,
     config: Mutex<Config>,
     care: mpsc::UnboundedSender<Charge>,
@@ -140,6 +140,7 @@ impl Control {
         config.settings = next.settings;
         config.health = next.health;
         self.apply(&config, Some(cause));
+        self.reloads.succeeded();
     }
 
     /// Returns the lock: while it is held nothing else changes.

@@ -49,6 +49,27 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All there are, in the order of their discriminants.
+    pub const ALL: [Reason; Reason::UnknownTransferCoding as usize + 1] = [
+        Reason::BadRequest,
+        Reason::MethodNotAllowed,
+        Reason::NoServer,
+        Reason::ConnectFailed,
+        Reason::ConnectTimeout,
+        Reason::ServerClosed,
+        Reason::BadAnswer,
+        Reason::ResponseTimeout,
+        Reason::HeadTimeout,
+        Reason::UriTooLong,
+        Reason::HeadTooLarge,
+        Reason::BodyTooLarge,
+        Reason::TooManyConnections,
+        Reason::DeadlineExceeded,
+        Reason::ClientBody,
+        Reason::BodyTimeout,
+        Reason::UnknownTransferCoding,
+    ];
+
     /// The stable code.
     pub fn code(self) -> &'static str {
         match self {
@@ -136,5 +157,17 @@ impl Reason {
             self.code(),
         )
         .into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_reasons_are_where_their_discriminants_say() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place, "{reason:?}");
+        }
     }
 }

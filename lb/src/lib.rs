@@ -18,6 +18,7 @@ pub mod headers;
 
 pub mod cluster;
 pub mod dealing;
+pub mod stats;
 pub mod upstream;
 
 pub mod care;
@@ -26,6 +27,7 @@ pub mod health;
 pub mod proxy;
 pub mod reload;
 
+pub mod metrics;
 pub mod output;
 
 pub mod admin;

@@ -15,7 +15,8 @@ use lb::{
     config::Config,
     control::Control,
     net::Tcp,
-    reload, server,
+    reload::{self, Source, Watch},
+    server,
 };
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -62,8 +63,13 @@ fn say(error: &str) {
 }
 
 fn listen(loader: Loader) -> Result<ExitCode> {
+    let watch = loader.source().map(Watch::start);
     match loader.load() {
-        Ok(config) => run(config, loader).map(|()| ExitCode::SUCCESS),
+        Ok(config) => {
+            let load = Box::new(move || Ok(loader.load()?));
+            let source = watch.map(|watch| Source { load, watch });
+            run(config, source).map(|()| ExitCode::SUCCESS)
+        }
         Err(problems) => {
             problems.lines().for_each(|line| say(&line));
             Ok(ExitCode::FAILURE)
@@ -90,7 +96,7 @@ fn ask(command: AdminCommand) -> Result<ExitCode> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn run(config: Config, loader: Loader) -> Result<()> {
+fn run(config: Config, source: Option<Source>) -> Result<()> {
     let (log, stderr) = config.logs.start()?;
     let log = Arc::new(log);
     if let Some(source) = &config.source {
@@ -101,10 +107,6 @@ fn run(config: Config, loader: Loader) -> Result<()> {
     runtime.block_on(async {
         let stop = stop_signal()?;
         let hangups = hangups()?;
-        let source = config
-            .source
-            .clone()
-            .map(|path| reload::Source { path, load: Box::new(move || Ok(loader.load()?)) });
         let reload = async |control: Arc<Control>| reload::run(&control, source, hangups).await;
         reopen_on_signal(log.clone())?;
         let ended = server::run(Tcp, config, log.clone(), stop, reload).await;

@@ -7,7 +7,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -18,87 +17,96 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{config::Config, control::Control};
+use crate::{config::Config, control::Control, service};
 
 /// For how long nothing may happen to the file before it is read: editors
-/// write in pieces, or write another and rename it.
-const QUIET: Duration = Duration::from_millis(100);
+/// write in pieces, or write another and rename it. Who reads half a file finds
+/// it wrong, and reads it again.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// How long that is waited for in a folder in which something always happens.
 const BUSY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The file that the configuration came from.
 pub struct Source {
-    /// Where it is.
-    pub path: PathBuf,
     /// Reads it, with what the command line says laid over it.
     pub load: Box<dyn Fn() -> anyhow::Result<Config>>,
+    /// Where it is, and what happens to it.
+    pub watch: Watch,
 }
 
-/// How reloads went, so far.
-#[derive(Debug, Default)]
-pub struct Reloads {
-    /// Those that were applied.
-    pub applied: AtomicU64,
-    /// Those that changed nothing, as the file was wrong.
-    pub refused: AtomicU64,
-    /// Whether the last one was refused.
-    pub last_refused: AtomicBool,
+/// What happens to a file from now on.
+pub struct Watch {
+    path: PathBuf,
+    /// What it said when it was last looked at; `None` if it was not there.
+    seen: Option<Vec<u8>>,
+    /// Something may have changed.
+    stirs: UnboundedReceiver<()>,
+    /// Watches for as long as it lives.
+    watcher: notify::Result<RecommendedWatcher>,
+}
+
+impl Watch {
+    /// Begins to watch the file at `path`. Whoever reads it after that misses
+    /// no change.
+    pub fn start(path: &Path) -> Watch {
+        let (stirred, stirs) = mpsc::unbounded_channel();
+        let watcher = watch(path, stirred);
+        Watch { path: path.into(), seen: fs::read(path).ok(), stirs, watcher }
+    }
 }
 
 /// Reloads `source` at each SIGHUP, which comes through `hangups`, and when the
 /// file has changed; for ever.
 pub async fn run(control: &Control, source: Option<Source>, mut hangups: UnboundedReceiver<()>) {
-    let Some(source) = source else {
+    let Some(Source { load, mut watch }) = source else {
         while hangups.recv().await.is_some() {
             info!("SIGHUP changes nothing: there is no configuration file to read again");
         }
         return;
     };
-    let (stirred, mut stirs) = mpsc::unbounded_channel();
-    // Watches for as long as it lives.
-    let _watcher = watch(&source.path, stirred).inspect_err(|error| {
-        warn!("changes of {} go unnoticed, but for SIGHUP: {error}", source.path.display())
-    });
-    let mut seen = fs::read(&source.path).ok();
+    if let Err(error) = &watch.watcher {
+        warn!("changes of {} go unnoticed, but for SIGHUP: {error}", watch.path.display());
+    }
     loop {
         let asked = tokio::select! {
             asked = hangups.recv() => asked.is_some(),
-            Some(()) = stirs.recv() => false,
+            Some(()) = watch.stirs.recv() => false,
             else => return,
         };
-        let busy = async { while let Ok(Some(())) = timeout(QUIET, stirs.recv()).await {} };
-        let _ = timeout(BUSY_LIMIT, busy).await;
+        if !asked {
+            let busy =
+                async { while let Ok(Some(())) = timeout(QUIET, watch.stirs.recv()).await {} };
+            let _ = timeout(BUSY_LIMIT, busy).await;
+        }
         // Gone for a moment while it is replaced, or for good.
-        let Ok(text) = fs::read(&source.path) else {
-            if asked || seen.take().is_some() {
-                refuse(control, &source.path, "cannot be read");
+        let Ok(text) = fs::read(&watch.path) else {
+            if asked || watch.seen.take().is_some() {
+                refuse(control, &watch.path, "it cannot be read");
             }
             continue;
         };
-        if !asked && seen.as_ref() == Some(&text) {
-            continue;
+        if asked || watch.seen.as_ref() != Some(&text) {
+            watch.seen = Some(text);
+            reload(control, &watch.path, &load);
         }
-        seen = Some(text);
-        reload(control, &source);
     }
 }
 
-fn reload(control: &Control, source: &Source) {
-    match (source.load)() {
+fn reload(control: &Control, path: &Path, load: &dyn Fn() -> anyhow::Result<Config>) {
+    service::reloading();
+    match load() {
         Ok(config) => {
             control.replace(config, "reload");
-            control.reloads.applied.fetch_add(1, Relaxed);
-            control.reloads.last_refused.store(false, Relaxed);
-            info!("reload of {} applied", source.path.display());
+            info!("reload of {} applied", path.display());
         }
-        Err(problems) => refuse(control, &source.path, &format!("{problems:#}")),
+        Err(problems) => refuse(control, path, &format!("{problems:#}")),
     }
+    service::ready();
 }
 
 fn refuse(control: &Control, path: &Path, why: &str) {
-    control.reloads.refused.fetch_add(1, Relaxed);
-    control.reloads.last_refused.store(true, Relaxed);
+    control.reloads.failed();
     warn!("reload of {} refused, everything stays as it was: {why}", path.display());
 }
 

@@ -5,7 +5,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     thread,
 };
 
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::future::join_all;
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{Notify, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::spawn_local,
 };
 use tracing::{info, warn};
@@ -24,9 +24,10 @@ use crate::{
     admin, care,
     config::Config,
     control::Control,
+    metrics::Metrics,
     net::Net,
     serve, service,
-    worker::{Load, Shared, Worker},
+    worker::{Shared, Worker},
 };
 
 /// Runs the balancer on this thread and its workers until `stop` resolves and
@@ -45,9 +46,11 @@ pub async fn run<N: Net>(
     let (care, charges) = mpsc::unbounded_channel();
     let control = Arc::new(Control::new(config.clone(), care));
     let cluster = control.cluster.clone();
-    let api = admin::start(&config.api, control.clone())?;
+    let shared = Arc::new(Shared::new(&control, config.workers));
+    let metrics = Metrics::new(control.clone(), shared.clone(), log.clone());
+    let api = admin::start(&config.api, control.clone(), metrics)?;
     let caretaker = spawn_local(care::run(net.clone(), cluster.clone(), charges));
-    let (workers, finished) = start_workers(&net, &config, &control, &log)?;
+    let (workers, finished) = start_workers(&net, &config, &shared, &log)?;
     tokio::pin!(stop);
     let checked = async {
         cluster.checked().await;
@@ -149,20 +152,12 @@ type Finished = Vec<oneshot::Receiver<()>>;
 fn start_workers<N: Net>(
     net: &N,
     config: &Config,
-    control: &Control,
+    shared: &Arc<Shared>,
     log: &Arc<AccessLog>,
 ) -> Result<(Rc<Workers<N>>, Finished)> {
-    let loads: Box<[Arc<Load>]> = (0..config.workers).map(|_| Arc::default()).collect();
-    let shared = Arc::new(Shared {
-        cluster: control.cluster.clone(),
-        settings: control.settings.clone(),
-        loads: loads.clone(),
-        retries: AtomicUsize::new(0),
-        retry_over: Notify::new(),
-    });
     let mut senders = Vec::new();
     let mut finished = Vec::new();
-    for (index, load) in loads.into_iter().enumerate() {
+    for (index, load) in shared.loads.iter().cloned().enumerate() {
         let (sender, orders) = mpsc::unbounded_channel();
         let (done, is_done) = oneshot::channel();
         let (net, shared, log, own_load) = (net.clone(), shared.clone(), log.clone(), load.clone());
@@ -186,7 +181,8 @@ fn start_workers<N: Net>(
         senders.push((sender, load));
         finished.push(is_done);
     }
-    Ok((Workers::new(senders, config.max_connections, config.descriptors), finished))
+    let workers = Workers::new(senders, shared.clone(), config.max_connections, config.descriptors);
+    Ok((workers, finished))
 }
 
 /// Runs `body` on a thread with an event loop of its own.

@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,8 +28,10 @@ use crate::{
     balance::{ServerId, budget},
     cluster::LiveCluster,
     config::Settings,
+    control::Control,
     dealing::Dealing,
     net::Net,
+    stats::WorkerStats,
     upstream::{Pools, Target},
 };
 
@@ -52,9 +54,23 @@ pub struct Shared {
     pub retries: AtomicUsize,
     /// A budgeted retry is over.
     pub retry_over: Notify,
+    /// Connections that found no room.
+    pub turned_away: AtomicU64,
 }
 
 impl Shared {
+    /// For so many workers, of which none has begun.
+    pub fn new(control: &Control, workers: usize) -> Shared {
+        Shared {
+            cluster: control.cluster.clone(),
+            settings: control.settings.clone(),
+            loads: (0..workers).map(|_| Arc::default()).collect(),
+            retries: AtomicUsize::new(0),
+            retry_over: Notify::new(),
+            turned_away: AtomicU64::new(0),
+        }
+    }
+
     /// Leave for one more retry, as soon as the budget has it: a moment later
     /// is better than an error. `None` if it has none for too long.
     pub async fn retry_permit(&self) -> Option<RetryPermit<'_>> {
@@ -90,13 +106,17 @@ impl Drop for RetryPermit<'_> {
     }
 }
 
-/// How much one worker has to do. Written by its worker alone, read by all;
-/// on a cache line of its own.
+/// How much one worker has to do, and has done. Written by its worker alone,
+/// but for what its connections are, read by all; on cache lines of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Load {
     connections: AtomicUsize,
     requests: AtomicUsize,
+    /// What the worker has counted so far.
+    pub stats: WorkerStats,
+    /// Connections that were ever on their way to the worker.
+    accepted: AtomicU64,
 }
 
 impl Load {
@@ -110,9 +130,15 @@ impl Load {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// Client connections so far.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
     /// A connection is on its way to the worker.
     pub fn connection_assigned(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection is closed.
@@ -131,6 +157,10 @@ impl Load {
         self.requests.store(self.requests() - 1, Ordering::Relaxed);
     }
 }
+
+/// A worker's load as its requests hold on to it: who does is counted by the
+/// worker alone.
+pub type OwnLoad = Rc<Arc<Load>>;
 
 /// Settings that a request holds on to, counted by its worker alone.
 pub type Held = Rc<Arc<Settings>>;
@@ -163,7 +193,7 @@ pub struct Worker<N: Net> {
     /// What all workers share.
     pub shared: Arc<Shared>,
     /// This worker's load.
-    pub load: Arc<Load>,
+    pub load: OwnLoad,
     /// This worker's connections to the servers.
     pub pools: Pools<N>,
     /// Standard output.
@@ -182,6 +212,7 @@ impl<N: Net> Worker<N> {
         let random = RefCell::new(Rng::new());
         let scratch = RefCell::new(vec![0; SCRATCH_BYTES].into());
         let settings = RefCell::new(Current::new(&shared.settings));
+        let load = Rc::new(load);
         Worker { net, shared, load, pools, log, settings, random, scratch }
     }
 

@@ -84,6 +84,14 @@ impl Outcome {
 /// A word, or the status for which the request was retried.
 fn outcome_of(failure: Failure, number: &mut itoa::Buffer) -> &str {
     match failure {
+        Failure::RetriedStatus(status) => number.format(status),
+        _ => failure_word(failure),
+    }
+}
+
+/// What a failure is called, in the log and in metrics.
+pub(crate) fn failure_word(failure: Failure) -> &'static str {
+    match failure {
         Failure::ConnectRefused => "refused",
         Failure::ConnectTimedOut => "connect_timeout",
         Failure::NoResources => "no_resources",
@@ -94,7 +102,7 @@ fn outcome_of(failure: Failure, number: &mut itoa::Buffer) -> &str {
         Failure::Sent { reused: false } => "closed",
         Failure::HeadTimedOut => "response_timeout",
         Failure::BadAnswer { .. } => "bad_answer",
-        Failure::RetriedStatus(status) => number.format(status),
+        Failure::RetriedStatus(_) => "status",
     }
 }
 
@@ -166,6 +174,12 @@ impl AccessLog {
             Format::Text => text::write(line, entry, wall),
             Format::Json => json::write(line, entry, wall),
         });
+    }
+
+    /// Lines of requests that were lost: nobody took them fast enough, or at
+    /// all.
+    pub fn lost(&self) -> u64 {
+        self.requests.as_ref().map_or(0, Output::lost)
     }
 
     /// Opens the file of the lines of requests anew, if they go to one.

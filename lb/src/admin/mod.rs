@@ -14,6 +14,7 @@ mod router;
 
 mod changes;
 mod health;
+mod metrics;
 mod servers;
 
 mod body;
@@ -38,6 +39,7 @@ use tokio::{runtime::Builder, sync::oneshot};
 use crate::{
     config::{Api, DEFAULT_API_PORT},
     control::Control,
+    metrics::Metrics,
 };
 use guard::Guard;
 use listen::{Listeners, SocketFile};
@@ -48,6 +50,7 @@ pub use token::Token;
 #[derive(Debug)]
 struct Admin {
     control: Arc<Control>,
+    metrics: Metrics,
     guard: Guard,
     stopping: AtomicBool,
 }
@@ -105,7 +108,7 @@ impl fmt::Display for Running {
 /// # Errors
 /// It cannot listen where it shall, or would listen for others than this
 /// machine without a token.
-pub fn start(api: &Api, control: Arc<Control>) -> Result<Option<Running>> {
+pub fn start(api: &Api, control: Arc<Control>, metrics: Metrics) -> Result<Option<Running>> {
     if api.listen.is_none() && api.socket.is_none() {
         return Ok(None);
     }
@@ -123,7 +126,7 @@ pub fn start(api: &Api, control: Arc<Control>) -> Result<Option<Running>> {
         return Ok(None);
     }
     let guard = Guard { bound, hosts: api.hosts.clone(), token };
-    let admin = Arc::new(Admin { control, guard, stopping: AtomicBool::new(false) });
+    let admin = Arc::new(Admin { control, metrics, guard, stopping: AtomicBool::new(false) });
     let (stop, stopped) = oneshot::channel();
     serve(listeners, admin.clone(), stopped)?;
     Ok(Some(Running { admin, addr, socket, _stop: stop }))

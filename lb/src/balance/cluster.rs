@@ -30,6 +30,11 @@ pub enum Wanted {
     Disabled,
 }
 
+impl Wanted {
+    /// All there are.
+    pub const ALL: [Wanted; 3] = [Wanted::Enabled, Wanted::Draining, Wanted::Disabled];
+}
+
 impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -396,9 +401,14 @@ impl<T> Cluster<T> {
         }
     }
 
-    /// Replaces the snapshot; the rotation keeps its place.
+    /// Replaces the snapshot; the rotation keeps its place. One that would be
+    /// the same is left: what does not concern the others must not begin a new
+    /// period of their weights.
     fn publish(&mut self) {
         let members = self.eligible();
+        if self.snapshot.still_holds(&members) {
+            return;
+        }
         self.settle_place();
         self.snapshot = Arc::new(Snapshot::new(members, self.place, self.algorithm));
     }

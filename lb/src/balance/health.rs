@@ -20,6 +20,12 @@ pub enum Observed {
     Down,
 }
 
+impl Observed {
+    /// All there are, in the order of their discriminants.
+    pub const ALL: [Observed; Observed::Down as usize + 1] =
+        [Observed::Checking, Observed::Up, Observed::Suspect, Observed::Down];
+}
+
 impl fmt::Display for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -177,6 +177,13 @@ impl<T> Snapshot<T> {
         &self.members
     }
 
+    /// Whether it has not ended, and deals to just these.
+    pub(super) fn still_holds(&self, members: &[Member<T>]) -> bool {
+        let key = |m: &Member<T>| (m.id, m.place, m.epoch, m.weight, m.seed);
+        let same = self.members.iter().map(key).eq(members.iter().map(key));
+        same && !self.rotation.is_frozen()
+    }
+
     /// Ends this snapshot: no pick succeeds afterwards. Returns the place in
     /// configuration order that is to be dealt next, or `None` if nothing was
     /// dealt in turn from this snapshot or it had ended before.

@@ -14,13 +14,15 @@ pub(super) struct Lines<W> {
     /// The rest of a line whose beginning is written: it goes first as soon as
     /// there is room again, so that no line is torn.
     torn: Vec<u8>,
+    /// Since somebody asked.
     lost: u64,
+    lost_in_all: u64,
 }
 
 impl<W: Write> Lines<W> {
     /// Nothing is written yet.
     pub(super) fn new(to: W) -> Self {
-        Lines { to, torn: Vec::new(), lost: 0 }
+        Lines { to, torn: Vec::new(), lost: 0, lost_in_all: 0 }
     }
 
     /// Writes `text`, which ends with a line. What there is no room for is
@@ -32,7 +34,7 @@ impl<W: Write> Lines<W> {
         let torn = mem::take(&mut self.torn);
         if let Err((written, error)) = write_most(&mut self.to, &torn) {
             self.torn = torn[written..].to_vec();
-            self.lost += count(text);
+            self.lose(count(text));
             return Err(error);
         }
         let Err((written, error)) = write_most(&mut self.to, text) else { return Ok(()) };
@@ -41,7 +43,7 @@ impl<W: Write> Lines<W> {
             let end = memchr::memchr(b'\n', left).map_or(left.len(), |end| end + 1);
             self.torn = left[..end].to_vec();
         }
-        self.lost += count(&left[self.torn.len()..]);
+        self.lose(count(&left[self.torn.len()..]));
         Err(error)
     }
 
@@ -49,13 +51,19 @@ impl<W: Write> Lines<W> {
     pub(super) fn go_on_in(&mut self, to: W) {
         self.to = to;
         if !mem::take(&mut self.torn).is_empty() {
-            self.lost += 1;
+            self.lose(1);
         }
     }
 
-    /// Lines that were lost elsewhere.
+    /// So many lines were lost.
     pub(super) fn lose(&mut self, lines: u64) {
         self.lost += lines;
+        self.lost_in_all += lines;
+    }
+
+    /// How many lines were lost so far.
+    pub(super) fn lost_in_all(&self) -> u64 {
+        self.lost_in_all
     }
 
     /// How many lines were lost since this was asked last.

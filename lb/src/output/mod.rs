@@ -14,7 +14,10 @@ use std::{
     mem,
     os::fd::AsFd,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -69,6 +72,8 @@ pub struct Output(Arc<Inner>);
 struct Inner {
     stream: Stream,
     text: Mutex<Text>,
+    /// Lines that were lost so far, but those that the writer has not heard of.
+    lost: AtomicU64,
     wake: Condvar,
     /// True once everything is written and the writer has ended.
     ended: watch::Sender<bool>,
@@ -106,6 +111,7 @@ impl Output {
         let inner = Arc::new(Inner {
             stream,
             text: Mutex::default(),
+            lost: AtomicU64::new(0),
             wake: Condvar::new(),
             ended: watch::Sender::new(false),
         });
@@ -137,6 +143,13 @@ impl Output {
             text.reopen = Some(text.waiting.len());
             self.0.wake(text);
         }
+    }
+
+    /// Lines that were lost so far: they came faster than they could be
+    /// written, or could not be written at all.
+    pub fn lost(&self) -> u64 {
+        let unheard = self.0.text().dropped;
+        self.0.lost.load(Ordering::Relaxed) + unheard
     }
 
     /// Takes no more, and waits until what there is has been written: as long
@@ -175,6 +188,7 @@ impl Inner {
                 self.go_on_in_new_file(&mut lines);
             }
             written = written.and(lines.write(new));
+            self.lost.store(lines.lost_in_all(), Ordering::Relaxed);
             if let Err(error) = &written
                 && error.kind() == io::ErrorKind::BrokenPipe
                 && !matches!(self.stream, Stream::File(_))

@@ -147,12 +147,17 @@ impl<N: Net> Exchange<N> {
 
     /// There is a connection to `server`; a fresh one since `connected`.
     pub fn connected(&mut self, server: &Target<N>, connected: Option<Instant>) {
+        match connected {
+            Some(_) => server.pool.tally.opened.add(1),
+            None => server.pool.tally.reused.add(1),
+        }
         self.server = Some(server.pool.pool());
         self.connected = connected;
     }
 
     /// An attempt came to nothing.
     pub fn attempt_failed(&mut self, server: &Target<N>, failure: Failure) {
+        server.pool.tally.attempt_failed(failure);
         self.server = None;
         self.failed.push(Attempt {
             server: server.pool.upstream.clone(),
@@ -169,7 +174,10 @@ impl<N: Net> Exchange<N> {
     /// The head of a server's answer is here.
     pub fn answered(&mut self, status: StatusCode, version: Version) {
         self.status = Some(status);
-        self.answered = Some(Instant::now());
+        let now = *self.answered.insert(Instant::now());
+        if let Some(pool) = &self.server {
+            pool.tally.first_byte.observe(now - self.began);
+        }
         if self.settings.debug {
             self.worker.log.debug_answer(status, version);
         }
@@ -180,11 +188,20 @@ impl<N: Net> Exchange<N> {
         self.status = Some(reason.status());
         self.reason = Some(reason);
         self.server = None;
+        self.worker.load.stats.refused(reason);
+    }
+
+    /// Bytes that a client sent through its tunnel.
+    pub fn count_sent(&self, bytes: u64) {
+        self.worker.load.stats.body_bytes.add(bytes);
     }
 
     /// Bytes of the answer's body passed on.
     pub fn count(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
+        if let Some(pool) = &self.server {
+            pool.tally.body_bytes.add(bytes as u64);
+        }
     }
 
     /// When the attempt at hand began. The first begins with the request,
@@ -215,6 +232,9 @@ impl<N: Net> Drop for Exchange<N> {
         if let Some(reader) = self.client.reader.take() {
             reader.wake();
         }
+        let tally = self.server.as_ref().map(|pool| &*pool.tally);
+        let took = ended - self.began;
+        self.worker.load.stats.request_over(tally, self.status, took, self.outcome);
         let entry = Entry {
             client: &self.client.text,
             id: self.id.as_ref(),
@@ -236,10 +256,13 @@ impl<N: Net> Drop for Exchange<N> {
     }
 }
 
-/// Logs an answer to a client whose request never became one.
+/// Logs and counts an answer to a client whose request never became one.
 /// It was waited for since `began`.
 pub fn log_refusal<N: Net>(worker: &Worker<N>, client: &Client, reason: Reason, began: Instant) {
     let now = Instant::now();
+    let stats = &worker.load.stats;
+    stats.refused(reason);
+    stats.request_over(None, Some(reason.status()), now - began, Outcome::Complete);
     worker.log.request(&Entry {
         client: &client.text,
         id: None,

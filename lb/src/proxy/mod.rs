@@ -102,7 +102,7 @@ async fn answer<N: Net>(
         return (own_answer(&worker, exchange, Reason::NoServer, !body.is_end_stream()), None);
     };
     let without_host = !head.headers.contains_key(header::HOST);
-    let body = RequestBody::new(body, max_body, exchange.attempt_began());
+    let body = RequestBody::new(body, max_body, exchange.attempt_began(), &worker.load);
     let outbound = Outbound { head, body, idempotent, upgrades, without_host };
     let forwarded = match settings.timeouts.deadline {
         None => forward(&worker, &mut exchange, &outbound, first).await,
@@ -167,6 +167,7 @@ async fn forward<N: Net>(
             Ok(mut answered) => {
                 let status = answered.0.status.as_u16();
                 if !outbound.is_repeatable() || !exchange.settings().retry_status.contains(status) {
+                    server.pool.tally.answered.add(1);
                     return Ok(answered);
                 }
                 // The request's body is for the next.

@@ -54,12 +54,13 @@ impl<N: Net> Tunnel<N> {
         server.write_all(ahead).await?;
         let sizes = (BUFFER_BYTES, BUFFER_BYTES);
         let copied = copy_bidirectional_with_sizes(&mut client, &mut server, sizes.0, sizes.1);
-        let (_, down) = tokio::select! {
+        let (up, down) = tokio::select! {
             copied = copied => copied?,
             () = self.lease.pool.upstream.departure.until_cut() => {
                 return Err(io::Error::other("the server was removed, and its drain time is over"));
             }
         };
+        self.exchange.count_sent(ahead.len() as u64 + up);
         self.exchange.count(beyond.len() + usize::try_from(down).unwrap_or(usize::MAX));
         self.exchange.complete();
         Ok(())

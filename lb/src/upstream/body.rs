@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::{HeaderMap, body::Incoming};
 use tokio::time::Instant;
 
-use crate::error::Reason;
+use crate::{error::Reason, worker::OwnLoad};
 
 /// How much of a body is kept, so that a failed attempt can be repeated.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -35,6 +35,8 @@ struct Source {
     kept: Vec<u8>,
     read_bytes: u64,
     trailers: Option<HeaderMap>,
+    /// Where its bytes are counted.
+    load: OwnLoad,
     /// Whether `kept` is all that has been read.
     whole: bool,
     ended: bool,
@@ -51,8 +53,9 @@ struct Source {
 }
 
 impl RequestBody {
-    /// Takes the body as it comes from the client; it fails beyond `limit` bytes.
-    pub fn new(incoming: Incoming, limit: u64, now: Instant) -> Self {
+    /// Takes the body as it comes from the client; it fails beyond `limit`
+    /// bytes. They are counted in `load`.
+    pub fn new(incoming: Incoming, limit: u64, now: Instant, load: &OwnLoad) -> Self {
         if Body::is_end_stream(&incoming) {
             return RequestBody(None);
         }
@@ -61,6 +64,7 @@ impl RequestBody {
             kept: Vec::new(),
             read_bytes: 0,
             trailers: None,
+            load: load.clone(),
             whole: true,
             ended: false,
             failure: None,
@@ -195,6 +199,7 @@ impl Source {
 
     fn keep(&mut self, data: &[u8]) {
         self.read_bytes += data.len() as u64;
+        self.load.stats.body_bytes.add(data.len() as u64);
         self.whole &= self.read_bytes <= KEPT_BYTES as u64;
         if self.whole {
             self.kept.extend_from_slice(data);

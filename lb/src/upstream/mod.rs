@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 
 use crate::cluster::Change;
 use crate::config::{Authority, HealthCheck, Server};
+use crate::stats::ServerStats;
 
 pub use body::{AttemptBody, RequestBody};
 pub use connect::{ConnectError, Connection, connect, connect_any};
@@ -53,6 +54,8 @@ pub struct Upstream {
     pub last_change: ArcSwapOption<Change>,
     /// Its end, once it is no longer configured.
     pub departure: Departure,
+    /// What is counted of it.
+    pub stats: ServerStats,
 }
 
 impl Upstream {
@@ -69,6 +72,7 @@ impl Upstream {
             changed: Notify::new(),
             last_change: ArcSwapOption::empty(),
             departure: Departure::default(),
+            stats: ServerStats::default(),
             authority,
         }
     }

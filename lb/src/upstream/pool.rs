@@ -21,6 +21,7 @@ use super::{Connection, Upstream};
 use crate::{
     balance::{InFlight, Member, ServerId},
     net::Net,
+    stats::Tally,
 };
 
 /// How long a connection may be idle: under the 5 s after which Node.js
@@ -45,14 +46,18 @@ pub enum Reuse {
     Never,
 }
 
+#[allow(clippy::vec_box, reason = "connections come and go as pointers")]
+type Idle<S> = Vec<Box<Connection<S>>>;
+
 /// The idle connections of one worker to one server.
 pub struct Pool<N: Net> {
     /// The server.
     pub upstream: Arc<Upstream>,
+    /// What this worker counts of it.
+    pub tally: Arc<Tally>,
     in_flight: Arc<InFlight>,
     net: N,
-    #[allow(clippy::vec_box, reason = "connections come and go as pointers")]
-    idle: RefCell<Vec<Box<Connection<N::Stream>>>>,
+    idle: RefCell<Idle<N::Stream>>,
     returned: Notify,
     /// Requests that wait for a connection.
     waiting: Cell<usize>,
@@ -69,13 +74,25 @@ impl<N: Net> Pool<N> {
         reuse: Reuse,
         now: Instant,
     ) -> Option<Box<Connection<N::Stream>>> {
+        let mut idle = self.idle.borrow_mut();
+        let taken = self.choose(&mut idle, epoch, reuse, now);
+        self.tally.idle.set(idle.len() as u64);
+        taken
+    }
+
+    fn choose(
+        &self,
+        idle: &mut Idle<N::Stream>,
+        epoch: u64,
+        reuse: Reuse,
+        now: Instant,
+    ) -> Option<Box<Connection<N::Stream>>> {
         if reuse == Reuse::Never {
             return None;
         }
         if reuse == Reuse::Recent && self.distrusted.get().is_some_and(|until| now < until) {
             return None;
         }
-        let mut idle = self.idle.borrow_mut();
         while let Some(connection) = idle.pop() {
             let age = now.saturating_duration_since(connection.used);
             let too_old = connection.epoch < epoch || age >= connection.idle_limit;
@@ -121,6 +138,7 @@ impl<N: Net> Pool<N> {
             idle.remove(0);
         }
         idle.push(connection);
+        self.tally.idle.set(idle.len() as u64);
         drop(idle);
         if self.waiting.get() > 0 {
             self.returned.notify_one();
@@ -142,11 +160,13 @@ impl<N: Net> Pool<N> {
 
     fn close_idle(&self, now: Instant) {
         let departs = self.upstream.departure.has_begun();
-        self.idle.borrow_mut().retain(|connection| {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|connection| {
             !departs
                 && !self.has_ended(connection)
                 && now.duration_since(connection.used) < connection.idle_limit
         });
+        self.tally.idle.set(idle.len() as u64);
     }
 }
 
@@ -242,6 +262,7 @@ impl<N: Net> Pools<N> {
         let new = || {
             Rc::new(Pool {
                 upstream: member.server.clone(),
+                tally: member.server.stats.enlist(),
                 in_flight: member.in_flight.clone(),
                 net: self.net.clone(),
                 idle: RefCell::default(),

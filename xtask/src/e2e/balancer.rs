@@ -13,7 +13,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use testbed::{
     backend::Backend,
     log::{Event, EventKind, EventLog},
-    process::Process,
+    process::{Process, Signal},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -163,6 +163,11 @@ impl Balancer {
         let (head, body) = answer.split_once("\r\n\r\n").context("no answer of the admin API")?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         Ok((status.with_context(|| head.to_owned())?, body.to_owned()))
+    }
+
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) -> Result<()> {
+        Ok(self.process.signal(Signal::HUP)?)
     }
 
     /// Sends SIGTERM, unless it has ended.

@@ -247,8 +247,12 @@ async fn bad_file(w: &mut World) -> Result<()> {
         w.lb()?.prints(mark, " refused, everything stays as it was").await?;
         w.expect_sequence(&mut client, "BA").await?;
     }
+    let mark = w.log.len();
     file.apply(w, &servers(&[(&a, 1), (&b, 2), (&c, 0)])).await?;
-    w.expect_sequence(&mut client, "BABBAB").await
+    w.expect_sequence(&mut client, "BA").await?;
+    w.lb()?.says(mark, &c, "up").await?;
+    // C, which gets nothing, has not disturbed the others' period.
+    w.expect_sequence(&mut client, "BBABBAB").await
 }
 
 async fn file_is_watched(w: &mut World) -> Result<()> {
@@ -262,6 +266,7 @@ async fn file_is_watched(w: &mut World) -> Result<()> {
     fs::write(&path, servers(&[(&a, 1)]))?;
     w.lb()?.prints(mark, " applied").await?;
     w.expect_sequence(&mut client, "AA").await?;
+    let mark = w.log.len();
     file.apply(w, &servers(&[(&b, 1)])).await?;
     w.lb()?.says(mark, &b, "up").await?;
     w.expect_sequence(&mut client, "BB").await?;
@@ -271,6 +276,10 @@ async fn file_is_watched(w: &mut World) -> Result<()> {
     w.expect_sequence(&mut client, "BB").await?;
     file.apply(w, &servers(&[(&a, 1)])).await?;
     w.lb()?.says(mark, &a, "up").await?;
+    // SIGHUP reads it whether it has changed or not.
+    let mark = w.log.len();
+    w.lb()?.hang_up()?;
+    w.lb()?.prints(mark, " applied").await?;
     w.expect_sequence(&mut client, "AA").await
 }
 
@@ -293,52 +302,39 @@ async fn strict_in_each_epoch(w: &mut World) -> Result<()> {
     expect_strict(w, &["A", "C"]).await
 }
 
-/// What a server was last told to be.
-#[derive(Clone, Copy, PartialEq)]
-struct Told {
-    weight: u32,
-    enabled: bool,
-}
-
 async fn five_hundred_at_random(w: &mut World) -> Result<()> {
     let all = w.backends(["A", "B", "C", "D", "E", "F"]).await?;
     w.balance(&API).await?;
     let mut random = Rng::with_seed(54);
-    let fresh = Told { weight: 1, enabled: true };
-    let mut told = [Some(fresh); 6];
-    // When each joined last: it is up at some time after that.
-    let mut joined = [0; 6];
+    // In configuration order: where it is in `all`, and when it joined.
+    let mut there: Vec<(usize, u64)> = (0..all.len()).map(|index| (index, 0)).collect();
     let load = Load::start(w)?;
     for _ in 0..500 {
         // The first is always there, so that there is somebody to ask.
         let index = random.usize(1..all.len());
         let url = all[index].url();
-        let weight = random.u32(0..4);
-        told[index] = match (told[index], random.u32(0..4)) {
+        let place = there.iter().position(|(there, _)| *there == index);
+        match (place, random.u32(0..5)) {
             (None, _) => {
-                joined[index] = w.log.len();
+                there.push((index, w.log.len()));
                 change(w, "/add", &format!("{{\"url\": \"{url}\"}}")).await?;
-                Some(fresh)
             }
-            (Some(_), 0) => {
+            (Some(place), 0) => {
+                there.remove(place);
                 change(w, "/delete", &url).await?;
-                None
             }
-            (Some(was), 1) => {
-                change(w, if was.enabled { "/drain" } else { "/enable" }, &url).await?;
-                Some(Told { enabled: !was.enabled, ..was })
-            }
-            (Some(was), _) => {
-                let body = format!("{{\"url\": \"{url}\", \"weight\": {weight}}}");
+            (_, 1) => change(w, "/drain", &url).await?,
+            (_, 2) => change(w, "/enable", &url).await?,
+            (_, weight) => {
+                let body = format!("{{\"url\": \"{url}\", \"weight\": {}}}", weight - 3);
                 change(w, "/update", &body).await?;
-                Some(Told { weight, ..was })
             }
-        };
+        }
     }
     load.stop().await?;
-    let there = all.iter().zip(joined).zip(told).filter(|(_, told)| told.is_some());
     let mut left = Vec::new();
-    for ((backend, joined), _) in there {
+    for (index, joined) in there {
+        let backend = &all[index];
         let body = format!("{{\"url\": \"{}\", \"weight\": 1}}", backend.url());
         change(w, "/update", &body).await?;
         change(w, "/enable", &backend.url()).await?;
