@@ -26,6 +26,7 @@ pub mod health;
 pub mod proxy;
 pub mod reload;
 
+pub mod feed;
 pub mod output;
 
 pub mod admin;

@@ -156,6 +156,7 @@ fn start_workers<N: Net>(
     let shared = Arc::new(Shared {
         cluster: control.cluster.clone(),
         settings: control.settings.clone(),
+        feed: control.feed.clone(),
         loads: loads.clone(),
         retries: AtomicUsize::new(0),
         retry_over: Notify::new(),

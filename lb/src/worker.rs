@@ -29,6 +29,7 @@ use crate::{
     cluster::LiveCluster,
     config::Settings,
     dealing::Dealing,
+    feed::{Feed, Tap},
     net::Net,
     upstream::{Pools, Target},
 };
@@ -46,6 +47,8 @@ pub struct Shared {
     pub cluster: Arc<LiveCluster>,
     /// What holds for requests that begin now.
     pub settings: Arc<ArcSwap<Settings>>,
+    /// Where the status page looks on.
+    pub feed: Arc<Feed>,
     /// The load of each worker.
     pub loads: Box<[Arc<Load>]>,
     /// Budgeted retries under way.
@@ -164,6 +167,8 @@ pub struct Worker<N: Net> {
     pub shared: Arc<Shared>,
     /// This worker's load.
     pub load: Arc<Load>,
+    /// Where its requests are seen by the status page.
+    pub tap: Arc<Tap>,
     /// This worker's connections to the servers.
     pub pools: Pools<N>,
     /// Standard output.
@@ -182,7 +187,8 @@ impl<N: Net> Worker<N> {
         let random = RefCell::new(Rng::new());
         let scratch = RefCell::new(vec![0; SCRATCH_BYTES].into());
         let settings = RefCell::new(Current::new(&shared.settings));
-        Worker { net, shared, load, pools, log, settings, random, scratch }
+        let tap = shared.feed.tap();
+        Worker { net, shared, load, tap, pools, log, settings, random, scratch }
     }
 
     /// What holds for a request that begins now.

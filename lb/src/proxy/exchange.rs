@@ -17,6 +17,7 @@ use crate::{
     access_log::{Attempt, Entry, Outcome},
     balance::Failure,
     error::Reason,
+    feed::Passed,
     headers::Origin,
     net::Net,
     upstream::{Pool, Target},
@@ -187,6 +188,20 @@ impl<N: Net> Exchange<N> {
         self.bytes += bytes as u64;
     }
 
+    /// What the status page may see of it.
+    fn passed(&self, ended: Instant) -> Passed {
+        let failed = |attempt: &Attempt| (attempt.server.number, attempt.failure);
+        Passed {
+            server: self.server.as_ref().map(|pool| pool.upstream.number),
+            status: self.status,
+            safe: self.method.is_safe(),
+            began: self.began,
+            took: ended - self.began,
+            failed: self.failed.iter().map(failed).collect(),
+            outcome: self.outcome,
+        }
+    }
+
     /// When the attempt at hand began. The first begins with the request,
     /// which saves a look at the clock.
     pub fn attempt_began(&self) -> Instant {
@@ -214,6 +229,9 @@ impl<N: Net> Drop for Exchange<N> {
         self.client.idle_since.set(ended);
         if let Some(reader) = self.client.reader.take() {
             reader.wake();
+        }
+        if self.worker.tap.is_watched() {
+            self.worker.tap.record(self.passed(ended));
         }
         let entry = Entry {
             client: &self.client.text,
