@@ -14,6 +14,9 @@ mod router;
 
 mod changes;
 mod health;
+mod live;
+mod page;
+mod recent;
 mod servers;
 
 mod body;
@@ -41,6 +44,7 @@ use crate::{
 };
 use guard::Guard;
 use listen::{Listeners, SocketFile};
+use live::Live;
 
 pub use token::Token;
 
@@ -50,6 +54,7 @@ struct Admin {
     control: Arc<Control>,
     guard: Guard,
     stopping: AtomicBool,
+    live: Live,
 }
 
 impl Admin {
@@ -123,7 +128,8 @@ pub fn start(api: &Api, control: Arc<Control>) -> Result<Option<Running>> {
         return Ok(None);
     }
     let guard = Guard { bound, hosts: api.hosts.clone(), token };
-    let admin = Arc::new(Admin { control, guard, stopping: AtomicBool::new(false) });
+    let admin =
+        Arc::new(Admin { control, guard, stopping: AtomicBool::new(false), live: Live::default() });
     let (stop, stopped) = oneshot::channel();
     serve(listeners, admin.clone(), stopped)?;
     Ok(Some(Running { admin, addr, socket, _stop: stop }))
@@ -142,11 +148,12 @@ fn serve(listeners: Listeners, admin: Arc<Admin>, stopped: oneshot::Receiver<()>
         let _entered = runtime.enter();
         listeners.register()?
     };
-    let router = router::router(admin);
+    let router = router::router(admin.clone());
     let body = move || {
         runtime.block_on(async {
             tokio::select! {
                 () = listeners.serve(router) => {}
+                () = live::run(&admin) => {}
                 _ = stopped => {}
             }
         });

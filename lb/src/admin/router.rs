@@ -16,7 +16,7 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Admin, answer::Problem, changes, guard::Entrance, health, servers};
+use super::{Admin, answer::Problem, changes, guard::Entrance, health, live, page, servers};
 
 /// For a request's body and the head of its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,6 +56,8 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(servers::disable))
         .routes(routes!(changes::list))
         .routes(routes!(health::show))
+        .routes(routes!(page::show))
+        .routes(routes!(live::watch))
         .routes(routes!(description))
 }
 
