@@ -19,5 +19,6 @@ mod probes;
 mod programs;
 mod rotation;
 mod scale;
+mod status;
 mod transcripts;
 mod weights;
