@@ -21,5 +21,6 @@ mod probes;
 mod programs;
 mod rotation;
 mod scale;
+mod status;
 mod transcripts;
 mod weights;

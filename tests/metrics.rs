@@ -65,7 +65,7 @@ impl Balancer {
         // What is closed prints nothing between the lines of the test.
         let stdout = Output::start(Stream::Stdout).unwrap();
         stdout.close().await;
-        let log = Arc::new(AccessLog::new(stdout, None, access_log::Format::Text));
+        let log = Arc::new(AccessLog::new(stdout.clone(), Some(stdout), access_log::Format::Text));
         let metrics = Metrics::new(control.clone(), shared.clone(), log.clone());
         spawn_local(care::run(Tcp, control.cluster.clone(), charges));
         let load = shared.loads[0].clone();
@@ -131,7 +131,7 @@ fn both_formats_say_the_same() {
         let control = Arc::new(Control::new(config, care));
         let shared = Arc::new(Shared::new(&control, 2));
         let stdout = Output::start(Stream::Stdout).unwrap();
-        let log = Arc::new(AccessLog::new(stdout, None, access_log::Format::Text));
+        let log = Arc::new(AccessLog::new(stdout.clone(), Some(stdout), access_log::Format::Text));
         let metrics = Metrics::new(control, shared, log);
         let read = |format| Scrape::read(&metrics.encode(format), format);
         let (open, plain) = (read(Format::OpenMetrics), read(Format::Plain));

@@ -17,6 +17,7 @@ use crate::{
     care::Charge,
     cluster::{LiveCluster, Status},
     config::{Authority, Config, HealthCheck, Server, Settings},
+    feed::Feed,
     stats::Reloads,
 };
 
@@ -40,6 +41,8 @@ pub struct Control {
     pub settings: Arc<ArcSwap<Settings>>,
     /// What became of new configurations.
     pub reloads: Reloads,
+    /// What passes at the workers, while somebody watches.
+    pub feed: Arc<Feed>,
     config: Mutex<Config>,
     care: mpsc::UnboundedSender<Charge>,
 }
@@ -52,6 +55,7 @@ impl Control {
             cluster: Arc::default(),
             settings: Arc::new(ArcSwap::from_pointee(config.settings.clone())),
             reloads: Reloads::default(),
+            feed: Arc::default(),
             config: Mutex::new(config),
             care,
         };

@@ -27,6 +27,7 @@ pub mod health;
 pub mod proxy;
 pub mod reload;
 
+pub mod feed;
 pub mod metrics;
 pub mod output;
 

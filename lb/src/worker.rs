@@ -30,6 +30,7 @@ use crate::{
     config::Settings,
     control::Control,
     dealing::Dealing,
+    feed::{Feed, Tap},
     net::Net,
     stats::WorkerStats,
     upstream::{Pools, Target},
@@ -48,6 +49,8 @@ pub struct Shared {
     pub cluster: Arc<LiveCluster>,
     /// What holds for requests that begin now.
     pub settings: Arc<ArcSwap<Settings>>,
+    /// Where the status page looks on.
+    pub feed: Arc<Feed>,
     /// The load of each worker.
     pub loads: Box<[Arc<Load>]>,
     /// Budgeted retries under way.
@@ -64,6 +67,7 @@ impl Shared {
         Shared {
             cluster: control.cluster.clone(),
             settings: control.settings.clone(),
+            feed: control.feed.clone(),
             loads: (0..workers).map(|_| Arc::default()).collect(),
             retries: AtomicUsize::new(0),
             retry_over: Notify::new(),
@@ -194,6 +198,8 @@ pub struct Worker<N: Net> {
     pub shared: Arc<Shared>,
     /// This worker's load.
     pub load: OwnLoad,
+    /// Where its requests are seen by the status page.
+    pub tap: Arc<Tap>,
     /// This worker's connections to the servers.
     pub pools: Pools<N>,
     /// Standard output.
@@ -213,7 +219,8 @@ impl<N: Net> Worker<N> {
         let scratch = RefCell::new(vec![0; SCRATCH_BYTES].into());
         let settings = RefCell::new(Current::new(&shared.settings));
         let load = Rc::new(load);
-        Worker { net, shared, load, pools, log, settings, random, scratch }
+        let tap = shared.feed.tap();
+        Worker { net, shared, load, tap, pools, log, settings, random, scratch }
     }
 
     /// What holds for a request that begins now.

@@ -46,7 +46,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let (proxy, admin) = addresses.split_once(" admin=").context("it has no admin API")?;
     let port = proxy.rsplit(':').next().unwrap_or_default();
     println!("balancer:  http://localhost:{port}/ (process {})", balancer.id().unwrap_or_default());
-    println!("admin API: http://{admin}/servers\n");
+    println!("admin API: http://{admin}/ (the status page)\n");
     println!("To try, in another terminal:");
     println!("  for i in 1 2 3 4 5 6; do curl -si http://localhost:{port}/ | grep x-backend; done");
     println!("  kill -9 {}    # B is gone: no request fails", backends[1].id().unwrap_or_default());

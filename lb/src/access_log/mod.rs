@@ -82,7 +82,7 @@ impl Outcome {
 }
 
 /// A word, or the status for which the request was retried.
-fn outcome_of(failure: Failure, number: &mut itoa::Buffer) -> &str {
+pub(crate) fn outcome_of(failure: Failure, number: &mut itoa::Buffer) -> &str {
     match failure {
         Failure::RetriedStatus(status) => number.format(status),
         _ => failure_word(failure),

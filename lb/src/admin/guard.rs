@@ -73,7 +73,7 @@ impl Guard {
             Entrance::Unix => true,
         };
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        let public = request.uri().path() == "/health";
+        let public = matches!(request.uri().path(), "/" | "/health");
         let shown = request.headers().get(header::AUTHORIZATION);
         if reads && (loopback || public)
             || shown.is_some_and(|shown| token.is_shown_by(shown.as_bytes()))

@@ -40,7 +40,7 @@ use tokio::{
     sync::Semaphore,
     time::sleep,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info};
 
 use super::guard::Entrance;
 use crate::config::Api;
@@ -91,8 +91,9 @@ impl Listeners {
     /// Listens where `api` says; not at the default port if that is taken.
     pub(super) fn open(api: &Api) -> Result<Listeners> {
         let tcp = match api.listen.map(open_tcp) {
+            // No trouble: what was asked for works.
             Some(Err(error)) if !api.required => {
-                warn!("no admin API: {error:#}");
+                info!("no admin API: {error:#}");
                 None
             }
             opened => opened.transpose()?,

@@ -14,7 +14,10 @@ mod router;
 
 mod changes;
 mod health;
+mod live;
 mod metrics;
+mod page;
+mod recent;
 mod servers;
 
 mod body;
@@ -43,6 +46,7 @@ use crate::{
 };
 use guard::Guard;
 use listen::{Listeners, SocketFile};
+use live::Live;
 
 pub use token::Token;
 
@@ -53,6 +57,7 @@ struct Admin {
     metrics: Metrics,
     guard: Guard,
     stopping: AtomicBool,
+    live: Live,
 }
 
 impl Admin {
@@ -126,7 +131,8 @@ pub fn start(api: &Api, control: Arc<Control>, metrics: Metrics) -> Result<Optio
         return Ok(None);
     }
     let guard = Guard { bound, hosts: api.hosts.clone(), token };
-    let admin = Arc::new(Admin { control, metrics, guard, stopping: AtomicBool::new(false) });
+    let (stopping, live) = (AtomicBool::new(false), Live::default());
+    let admin = Arc::new(Admin { control, metrics, guard, stopping, live });
     let (stop, stopped) = oneshot::channel();
     serve(listeners, admin.clone(), stopped)?;
     Ok(Some(Running { admin, addr, socket, _stop: stop }))
@@ -145,11 +151,12 @@ fn serve(listeners: Listeners, admin: Arc<Admin>, stopped: oneshot::Receiver<()>
         let _entered = runtime.enter();
         listeners.register()?
     };
-    let router = router::router(admin);
+    let router = router::router(admin.clone());
     let body = move || {
         runtime.block_on(async {
             tokio::select! {
                 () = listeners.serve(router) => {}
+                () = live::run(&admin) => {}
                 _ = stopped => {}
             }
         });

@@ -16,7 +16,9 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Admin, answer::Problem, changes, guard::Entrance, health, metrics, servers};
+use super::{
+    Admin, answer::Problem, changes, guard::Entrance, health, live, metrics, page, servers,
+};
 
 /// For a request's body and the head of its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,6 +59,8 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(changes::list))
         .routes(routes!(health::show))
         .routes(routes!(metrics::show))
+        .routes(routes!(page::show))
+        .routes(routes!(live::watch))
         .routes(routes!(description))
 }
 

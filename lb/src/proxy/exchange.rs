@@ -17,6 +17,7 @@ use crate::{
     access_log::{Attempt, Entry, Outcome},
     balance::Failure,
     error::Reason,
+    feed::Passed,
     headers::Origin,
     net::Net,
     upstream::{Pool, Target},
@@ -204,6 +205,20 @@ impl<N: Net> Exchange<N> {
         }
     }
 
+    /// What the status page may see of it.
+    fn passed(&self, ended: Instant) -> Passed {
+        let failed = |attempt: &Attempt| (attempt.server.number, attempt.failure);
+        Passed {
+            server: self.server.as_ref().map(|pool| pool.upstream.number),
+            status: self.status,
+            safe: self.method.is_safe(),
+            began: self.began,
+            took: ended - self.began,
+            failed: self.failed.iter().map(failed).collect(),
+            outcome: self.outcome,
+        }
+    }
+
     /// When the attempt at hand began. The first begins with the request,
     /// which saves a look at the clock.
     pub fn attempt_began(&self) -> Instant {
@@ -235,6 +250,9 @@ impl<N: Net> Drop for Exchange<N> {
         let tally = self.server.as_ref().map(|pool| &*pool.tally);
         let took = ended - self.began;
         self.worker.load.stats.request_over(tally, self.status, took, self.outcome);
+        if self.worker.tap.is_watched() {
+            self.worker.tap.record(self.passed(ended));
+        }
         let entry = Entry {
             client: &self.client.text,
             id: self.id.as_ref(),

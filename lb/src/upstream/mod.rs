@@ -13,7 +13,10 @@ mod governor;
 mod http1;
 mod pool;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper::header::HeaderValue;
@@ -33,6 +36,8 @@ pub use pool::{Claim, Pool, Pools, Reuse, Target};
 /// One server, as the shell sees it; shared by all threads.
 #[derive(Debug)]
 pub struct Upstream {
+    /// Tells it from all other servers of this process, for ever.
+    pub number: u64,
     /// The name in logs and metrics.
     pub name: ArcSwap<String>,
     /// Where it is, as configured.
@@ -61,8 +66,10 @@ pub struct Upstream {
 impl Upstream {
     /// The shell's part of a configured server.
     pub fn new(server: &Server) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let authority = server.authority.clone();
         Upstream {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             name: ArcSwap::from_pointee(server.name.clone()),
             host: authority.to_host_header(),
             addresses: ArcSwap::from_pointee(known_addresses(&authority)),

@@ -1,0 +1,185 @@
+//! Headless Chromium, driven over a pair of pipes by its DevTools protocol.
+//!
+//! Without a library: those there are compile the whole protocol as generated
+//! code, of which these tests would use a dozen calls.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::programs::WATCHDOG;
+
+/// What a shell does to give Chromium descriptors 3 and 4.
+const PIPES: &str = "exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>&2";
+
+const FLAGS: &[&str] = &[
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-pipe",
+];
+
+/// Whether there is a browser. Without one a test is skipped aloud, except in
+/// CI, where it must be.
+pub(super) fn is_here() -> bool {
+    let mut command = Command::new("chromium");
+    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    let here = command.status().is_ok_and(|status| status.success());
+    assert!(here || env::var_os("CI").is_none(), "CI lacks chromium");
+    if !here {
+        eprintln!("skipped: chromium not found");
+    }
+    here
+}
+
+/// A browser with one page; killed when dropped.
+pub(super) struct Browser {
+    child: Child,
+    pipe: ChildStdin,
+    messages: Receiver<Value>,
+    session: Value,
+    calls: u64,
+    /// What has happened in it: requests, console, dialogs.
+    pub(super) events: Vec<Value>,
+    _profile: TempDir,
+}
+
+impl Browser {
+    /// Opens a page of this size.
+    pub(super) fn open(url: &str, width: u32, height: u32) -> Browser {
+        let profile = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", PIPES, "chromium"]).args(FLAGS);
+        command.arg(format!("--user-data-dir={}", profile.path().display()));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let (pipe, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (sender, messages) = channel();
+        thread::spawn(move || {
+            for text in BufReader::new(output).split(0).map_while(Result::ok) {
+                let message = serde_json::from_slice(&text).unwrap();
+                if sender.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        let (session, events) = (Value::Null, Vec::new());
+        let mut browser =
+            Browser { child, pipe, messages, session, calls: 0, events, _profile: profile };
+        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let attach = json!({ "targetId": target["targetId"], "flatten": true });
+        browser.session = browser.call("Target.attachToTarget", attach)["sessionId"].clone();
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            browser.call(&format!("{domain}.enable"), json!({}));
+        }
+        browser.resize(width, height);
+        browser.call("Page.navigate", json!({ "url": url }));
+        browser
+    }
+
+    /// One call of the protocol, and its result.
+    #[track_caller]
+    pub(super) fn call(&mut self, method: &str, params: Value) -> Value {
+        self.calls += 1;
+        let mut call = json!({ "id": self.calls, "method": method, "params": params });
+        if self.session.is_string() {
+            call["sessionId"] = self.session.clone();
+        }
+        let mut text = call.to_string().into_bytes();
+        text.push(0);
+        self.pipe.write_all(&text).unwrap();
+        loop {
+            let message = self.messages.recv_timeout(WATCHDOG);
+            let mut message = message.unwrap_or_else(|error| panic!("{call}: {error}"));
+            if message["id"] == self.calls {
+                assert!(message["error"].is_null(), "{call}: {message}");
+                return message["result"].take();
+            }
+            self.events.push(message);
+        }
+    }
+
+    /// What an expression, or the promise that it is, comes to.
+    #[track_caller]
+    pub(super) fn eval(&mut self, expression: &str) -> Value {
+        let params =
+            json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
+        let mut result = self.call("Runtime.evaluate", params);
+        assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
+        result["result"]["value"].take()
+    }
+
+    /// Waits until an expression is true. It is looked at whenever the page
+    /// changes.
+    #[track_caller]
+    pub(super) fn until(&mut self, expression: &str) {
+        let limit = WATCHDOG.as_millis() * 2 / 3;
+        let promise = format!(
+            "new Promise((done) => {{
+                const met = () => {{ try {{ return {expression}; }} catch {{ return false; }} }};
+                if (met()) return done('');
+                const watch = new MutationObserver(() => {{
+                    if (met()) {{ watch.disconnect(); done(''); }}
+                }});
+                const all = {{ subtree: true, childList: true, attributes: true, characterData: true }};
+                watch.observe(document, all);
+                setTimeout(() => done(document.body.innerText), {limit});
+            }})"
+        );
+        let shown = self.eval(&promise);
+        assert_eq!(shown, "", "waited for {expression}");
+    }
+
+    /// Makes the window as large as this.
+    pub(super) fn resize(&mut self, width: u32, height: u32) {
+        let size =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.call("Emulation.setDeviceMetricsOverride", size);
+    }
+
+    /// Prefers `light` or `dark`.
+    pub(super) fn prefer(&mut self, scheme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.call("Emulation.setEmulatedMedia", json!({ "features": features }));
+    }
+
+    /// Presses a key at what has the focus.
+    pub(super) fn press_enter(&mut self) {
+        for kind in ["keyDown", "keyUp"] {
+            let key = json!({
+                "type": kind, "key": "Enter", "code": "Enter", "text": "\r",
+                "windowsVirtualKeyCode": 13,
+            });
+            self.call("Input.dispatchKeyEvent", key);
+        }
+    }
+
+    /// What of its events has this name.
+    pub(super) fn events_of(&self, method: &str) -> Vec<&Value> {
+        let events = self.events.iter().filter(|event| event["method"] == method);
+        events.map(|event| &event["params"]).collect()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Asked to, it ends its children too.
+        let _ = self.pipe.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0");
+        while self.messages.recv_timeout(WATCHDOG).is_ok() {}
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
