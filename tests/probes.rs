@@ -1,7 +1,7 @@
 //! The bounds of health checking, in virtual time: out at most
 //! `fall × period + timeout` after a server starts failing, back at most
 //! `rise × period + timeout` after it recovers, and neither before the
-//! threshold's worth of probes.
+//! threshold's worth of probes; and when each of many servers is asked.
 
 use std::{
     future::pending,
@@ -16,6 +16,7 @@ use std::{
 
 use lb::{
     balance::{ServerId, Thresholds},
+    care,
     cluster::LiveCluster,
     config::{HealthCheck, Server, Settings},
     health::Prober,
@@ -26,6 +27,7 @@ use proptest::prelude::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     runtime::{Builder, LocalOptions},
+    sync::mpsc,
     time::{Instant, sleep},
 };
 
@@ -42,13 +44,27 @@ enum Mood {
     Answers(u16, Duration),
 }
 
-/// A network with one server, whose mood can be changed.
+/// A network with one server at all addresses, whose mood can be changed.
 #[derive(Clone)]
-struct OneServer(Arc<Mutex<Mood>>);
+struct OneServer {
+    mood: Arc<Mutex<Mood>>,
+    /// Who was connected to, and when.
+    asked: Arc<Mutex<Vec<(SocketAddr, Instant)>>>,
+}
 
 impl OneServer {
+    fn new(mood: Mood) -> Self {
+        OneServer { mood: Arc::new(Mutex::new(mood)), asked: Arc::default() }
+    }
+
     fn set(&self, mood: Mood) {
-        *self.0.lock().unwrap() = mood;
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    /// When the server at this port was asked.
+    fn asked(&self, port: u16) -> Vec<Instant> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|(addr, _)| addr.port() == port).map(|(_, at)| *at).collect()
     }
 }
 
@@ -77,8 +93,9 @@ impl Net for OneServer {
         unreachable!("probes do not accept")
     }
 
-    async fn connect(&self, _: SocketAddr) -> io::Result<DuplexStream> {
-        let mood = *self.0.lock().unwrap();
+    async fn connect(&self, addr: SocketAddr) -> io::Result<DuplexStream> {
+        self.asked.lock().unwrap().push((addr, Instant::now()));
+        let mood = *self.mood.lock().unwrap();
         let (ours, mut theirs) = duplex(4096);
         match mood {
             Mood::Refuses => return Err(io::ErrorKind::ConnectionRefused.into()),
@@ -161,7 +178,7 @@ async fn until(cluster: &LiveCluster, (id, upstream): &(ServerId, Arc<Upstream>)
 }
 
 async fn play(case: Case) -> (Duration, Duration) {
-    let net = OneServer(Arc::new(Mutex::new(case.broken)));
+    let net = OneServer::new(case.broken);
     let nonzero = |n| NonZeroU32::new(n).unwrap();
     let thresholds = Thresholds { rise: nonzero(case.rise), fall: nonzero(case.fall) };
     let health =
@@ -215,4 +232,81 @@ proptest! {
         prop_assert!(out + TICK >= PERIOD * (fall - 1), "out after {out:?}");
         prop_assert!(out <= PERIOD * fall + TIMEOUT + TICK, "out after {out:?}");
     }
+}
+
+fn server(port: u16) -> Server {
+    let health = HealthCheck { period: PERIOD, timeout: TIMEOUT, ..HealthCheck::default() };
+    let authority = format!("127.0.0.1:{port}").parse().unwrap();
+    Server { name: port.to_string(), authority, weight: 1, health, wanted: None }
+}
+
+/// A balancer's cluster without servers, which is taken care of.
+struct Cared {
+    cluster: Arc<LiveCluster>,
+    care: mpsc::UnboundedSender<care::Charge>,
+}
+
+impl Cared {
+    fn start(net: &OneServer) -> Self {
+        let cluster = Arc::new(LiveCluster::new());
+        let (care, charges) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(care::run(net.clone(), cluster.clone(), charges));
+        Cared { cluster, care }
+    }
+
+    fn arrange(&self, servers: &[Server]) {
+        let arranged = self.cluster.arrange(servers, &Settings::default(), None);
+        self.care.send((arranged, Duration::ZERO)).unwrap();
+    }
+}
+
+#[test]
+fn many_servers_are_asked_at_once_then_spread_then_each_in_its_period() {
+    in_virtual_time(async {
+        let net = OneServer::new(Mood::Answers(200, Duration::ZERO));
+        let ports = 1..=20;
+        let began = Instant::now();
+        let cared = Cared::start(&net);
+        cared.arrange(&ports.clone().map(server).collect::<Vec<_>>());
+        sleep(PERIOD * 5).await;
+        let mut seconds = Vec::new();
+        for port in ports {
+            let asked: Vec<Duration> =
+                net.asked(port).into_iter().map(|at| at.duration_since(began)).collect();
+            assert!(asked[0] <= TICK, "{port}: {asked:?}");
+            assert!(asked[1] + TICK >= PERIOD.mul_f64(0.9), "{port}: {asked:?}");
+            assert!(asked[1] <= PERIOD + TICK, "{port}: {asked:?}");
+            for pair in asked[1..].windows(2) {
+                assert!((pair[1] - pair[0]).abs_diff(PERIOD) <= TICK, "{port}: {asked:?}");
+            }
+            seconds.push(asked[1]);
+        }
+        seconds.sort();
+        assert!(seconds[19] - seconds[0] >= PERIOD.mul_f64(0.08), "{seconds:?}");
+        let gap = seconds.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert!(gap <= Some(PERIOD.mul_f64(0.015)), "{seconds:?}");
+    });
+}
+
+#[test]
+fn a_change_of_the_period_counts_at_once_and_a_removed_server_is_asked_no_more() {
+    in_virtual_time(async {
+        let net = OneServer::new(Mood::Answers(200, Duration::ZERO));
+        let cared = Cared::start(&net);
+        cared.arrange(&[server(1), server(2)]);
+        sleep(PERIOD / 2).await;
+        let mut often = server(1);
+        often.health.period = PERIOD / 10;
+        cared.arrange(&[often.clone(), server(2)]);
+        let changed = Instant::now();
+        sleep(PERIOD / 2).await;
+        let after: Vec<Duration> =
+            net.asked(1).into_iter().skip(1).map(|at| at.duration_since(changed)).collect();
+        assert!(after[0] <= TICK && (5..=6).contains(&after.len()), "{after:?}");
+        cared.arrange(&[server(2)]);
+        let asked = (net.asked(1).len(), net.asked(2).len());
+        sleep(PERIOD * 3).await;
+        assert_eq!(net.asked(1).len(), asked.0);
+        assert!(net.asked(2).len() >= asked.1 + 2);
+    });
 }

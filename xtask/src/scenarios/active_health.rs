@@ -9,7 +9,7 @@ use testbed::{
     log::{Event, EventKind},
 };
 
-use super::scenario;
+use super::{changes::File, scenario};
 use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -68,6 +68,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         nothing_before_the_first_pass,
         Events,
         "no request before the first passed probe"
+    ),
+    scenario!(
+        29,
+        "active_health",
+        period_and_path_of_each,
+        Events,
+        "each server is asked as often and for what its own entry of the file says"
     ),
 ];
 
@@ -236,4 +243,20 @@ async fn nothing_before_the_first_pass(w: &mut World) -> Result<()> {
     b.set_health(Health::Status(200));
     w.lb()?.says(mark, &b, "up").await?;
     w.expect_sequence(&mut client, "ABC").await
+}
+
+async fn period_and_path_of_each(w: &mut World) -> Result<()> {
+    let a = w.backend(Backend::builder("A").health_path("/often")).await?;
+    let b = w.backend(Backend::builder("B").health_path("/health")).await?;
+    let text = format!(
+        "servers:\n  - {{url: '{}', health_check_path: /often, health_check_period: 50ms}}\n  - {}\n",
+        a.url(),
+        b.url()
+    );
+    let _file = File::balance(w, &text).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "ABAB").await?;
+    w.log.wait_count(0, 10, "ten probes of A", probed(&a, 200)).await?;
+    ensure!(w.log.count(0, probed(&b, 200)) == 1, "B was probed as often as A");
+    Ok(())
 }

@@ -86,11 +86,11 @@ async fn change(w: &mut World, path: &str, body: &str) -> Result<()> {
 }
 
 /// A configuration file that a balancer reads, in a folder of its own.
-struct File(TempDir);
+pub(super) struct File(TempDir);
 
 impl File {
     /// Starts a balancer with `text`.
-    async fn balance(w: &mut World, text: &str) -> Result<File> {
+    pub(super) async fn balance(w: &mut World, text: &str) -> Result<File> {
         let file = File(tempfile::tempdir()?);
         file.write(text)?;
         let path = file.0.path().join("lb.yaml").display().to_string();
