@@ -169,6 +169,7 @@ fn a_server_is_shown_with_what_is_wanted_and_observed_apart() {
         ("detail", "200".into()),
         ("health_check_period", 10.into()),
         ("health_check_timeout", 1.5.into()),
+        ("health_check_port", serde_json::Value::Null),
         ("health_check_path", "/".into()),
         ("health_check_expect", "200-299,304".into()),
         ("rise", 1.into()),

@@ -13,7 +13,10 @@ use super::answer::Problem;
 use super::judge::Judge;
 use crate::{
     balance::Wanted,
-    config::{Authority, HealthCheck, Server, StatusSet, parse_name, parse_wanted, parse_weight},
+    config::{
+        Authority, HealthCheck, Server, StatusSet, parse_name, parse_port, parse_wanted,
+        parse_weight,
+    },
 };
 
 /// A server, as a client describes it. What is left out, or null, has its
@@ -37,6 +40,9 @@ pub(super) struct ServerBody {
     /// How long a probe may take, in the same form; at most the period is used.
     #[schema(value_type = Option<Seconds>)]
     health_check_timeout: Option<Value>,
+    /// The port that is probed. Default that of the server.
+    #[schema(value_type = Option<u16>, minimum = 1)]
+    health_check_port: Option<Value>,
     /// The target of the probe.
     #[schema(value_type = Option<String>, example = "/health")]
     health_check_path: Option<Value>,
@@ -80,7 +86,7 @@ pub(super) struct UrlBody {
 
 /// The fields that [`ServerBody`] knows.
 const FIELDS: &str = "url, name, weight, health_check_period, health_check_timeout, \
-                      health_check_path, health_check_expect, rise, fall or state";
+                      health_check_port, health_check_path, health_check_expect, rise, fall or state";
 
 /// What a body says of a server, valid; `None` where it says nothing.
 #[derive(Clone, Debug)]
@@ -91,6 +97,7 @@ pub(super) struct Edit {
     weight: Option<u32>,
     period: Option<Duration>,
     timeout: Option<Duration>,
+    port: Option<u16>,
     path: Option<PathAndQuery>,
     expect: Option<StatusSet>,
     rise: Option<NonZeroU32>,
@@ -102,6 +109,7 @@ impl Edit {
     /// Reads the body of `/add` and `/update`.
     pub(super) fn parse(body: &[u8]) -> Result<Edit, Problem> {
         const WEIGHT: &str = "a whole number from 0 to 4294967295";
+        const PORT: &str = "a port from 1 to 65535";
         const STATE: &str = "enabled, draining or disabled";
         let raw: ServerBody = read_json(body)?;
         let mut judge = Judge::default();
@@ -110,6 +118,7 @@ impl Edit {
         let weight = judge.number("weight", raw.weight, WEIGHT, parse_weight);
         let period = judge.duration("health_check_period", raw.health_check_period);
         let timeout = judge.duration("health_check_timeout", raw.health_check_timeout);
+        let port = judge.number("health_check_port", raw.health_check_port, PORT, parse_port);
         let path = judge.path("health_check_path", raw.health_check_path);
         let expect = judge.statuses("health_check_expect", raw.health_check_expect);
         let rise = judge.count("rise", raw.rise);
@@ -122,6 +131,7 @@ impl Edit {
             weight,
             period,
             timeout,
+            port,
             path,
             expect,
             rise,
@@ -142,6 +152,7 @@ impl Edit {
         let so_far = if was_cut { check.timeout.max(default.timeout) } else { check.timeout };
         check.period = self.period.unwrap_or(check.period);
         check.timeout = self.timeout.unwrap_or(so_far).min(check.period);
+        check.port = self.port.or(check.port);
         check.path = self.path.unwrap_or_else(|| check.path.clone());
         check.expect = self.expect.unwrap_or_else(|| check.expect.clone());
         check.thresholds.rise = self.rise.unwrap_or(check.thresholds.rise);

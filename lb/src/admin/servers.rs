@@ -51,6 +51,8 @@ pub(super) struct ServerStatus {
     /// How long a probe may take, in seconds.
     #[schema(value_type = f64, example = 2)]
     health_check_timeout: Number,
+    /// The port that is probed; null if it is the server's own.
+    health_check_port: Option<u16>,
     /// The target of the probe.
     #[schema(example = "/")]
     health_check_path: String,
@@ -197,6 +199,7 @@ impl From<&Status> for ServerStatus {
             detail: last.map(|change| change.detail.clone()),
             health_check_period: seconds(check.period),
             health_check_timeout: seconds(check.timeout),
+            health_check_port: check.port,
             health_check_path: check.path.to_string(),
             health_check_expect: check.expect.to_string(),
             rise: check.thresholds.rise.get(),

@@ -52,6 +52,9 @@ pub struct ServerArgs {
     /// How long a probe may take; at most the period is used.
     #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
     health_check_timeout: Option<String>,
+    /// The port that is probed [default: the server's own].
+    #[arg(long, allow_hyphen_values = true, value_name = "PORT")]
+    health_check_port: Option<String>,
     /// The path that probes ask for.
     #[arg(long, allow_hyphen_values = true, value_name = "PATH")]
     health_check_path: Option<String>,
@@ -125,6 +128,7 @@ impl ServerArgs {
             ("weight", &self.weight),
             ("health_check_period", &self.health_check_period),
             ("health_check_timeout", &self.health_check_timeout),
+            ("health_check_port", &self.health_check_port),
             ("rise", &self.rise),
             ("fall", &self.fall),
         ];
