@@ -47,7 +47,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         killed_by: "failover/get_retried_elsewhere",
         file: "proxy/mod.rs",
         find: "worker.next_untried(server.place, &tried)",
-        replace: "worker.pick(&Default::default(), exchange.client_ip())",
+        replace: "worker.pick(&Default::default(), &Default::default(), exchange.client_ip())",
     },
     Mutant {
         name: "picks_then_skips",
@@ -208,14 +208,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "proxy/attempt.rs",
         find: "if !worker.shared.cluster.deals(server.id) {",
         replace: "if false {",
-    },
-    Mutant {
-        name: "pools_half_used",
-        what: "a connection goes back while its request is still being written",
-        killed_by: "streaming/early_answer",
-        file: "upstream/http1/mod.rs",
-        find: "self.upload.is_over() && self.detached.is_none()",
-        replace: "true",
     },
     Mutant {
         name: "keeps_both_lengths",
@@ -383,7 +375,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         killed_by: "weights/change_at_run_time",
         file: "cluster.rs",
         find: "weight: server.weight,",
-        replace: "weight: before.get(&server.authority.to_string()).map_or(server.weight, |state| state.share.weight),",
+        replace: "weight: self.before.get(&address).map_or(server.weight, |state| state.share.weight),",
     },
     Mutant {
         name: "drain_deals_on",
