@@ -60,6 +60,16 @@ impl Pool {
         self.open.remove(number).end();
     }
 
+    /// Deals so many, each of which is over before the next comes.
+    fn one_by_one(&mut self, count: usize) -> String {
+        let each = |_| {
+            let name = self.order(1);
+            self.end(self.open.len() - 1);
+            name
+        };
+        (0..count).map(each).collect()
+    }
+
     fn end_all(&mut self) {
         self.open.drain(..).for_each(|in_flight| {
             let _last = in_flight.end();
@@ -109,8 +119,42 @@ fn least_connections_heeds_weights_exactly() {
     let order = pool.order(400);
     assert_eq!(order.matches('A').count(), 300);
     let mut pool = Pool::new(Algorithm::LeastConnections, &[u32::MAX - 1, u32::MAX]);
-    // One per u32::MAX is less than one per u32::MAX - 1: nothing is rounded.
-    assert_eq!(pool.order(4), "ABBA");
+    // One per u32::MAX is less than one per u32::MAX - 1: nothing is rounded. Were
+    // it, the third would be a tie and A's turn.
+    assert_eq!(pool.order(4), "BABA");
+}
+
+#[test]
+fn idle_servers_are_dealt_in_turn_by_weight() {
+    for (weights, order) in [
+        (&[3, 1][..], "AABA"),
+        (&[1, 3], "BABB"),
+        (&[3, 2, 1], "ABACBA"),
+        (&[5, 1, 1], "AABACAA"),
+        (&[0, 40, 20], "BCB"),
+    ] {
+        let mut pool = Pool::new(Algorithm::LeastConnections, weights);
+        assert_eq!(pool.one_by_one(2 * order.len()), order.repeat(2), "{weights:?}");
+    }
+}
+
+#[test]
+fn weights_hold_among_the_idle_while_another_is_busy() {
+    let mut pool = Pool::new(Algorithm::LeastConnections, &[1, 3, 1]);
+    pool.cluster.snapshot().members()[0].in_flight.begin();
+    assert_eq!(pool.one_by_one(8), "BBCBBBCB");
+    pool.cluster.snapshot().members()[0].in_flight.end();
+    // A owes nothing for the turns that it missed, nor is it owed any.
+    assert_eq!(pool.one_by_one(5), "BABCB");
+}
+
+#[test]
+fn turns_by_weight_go_on_behind_the_last_dealt() {
+    let mut pool = Pool::new(Algorithm::LeastConnections, &[2, 2, 1, 1]);
+    assert_eq!(pool.one_by_one(1), "A");
+    pool.set(3, false);
+    // A new period; of A and B, whose weights are equal, B is behind A.
+    assert_eq!(pool.one_by_one(5), "BACBA");
 }
 
 #[test]
@@ -248,8 +292,9 @@ fn one_server_is_chosen_by_any_algorithm() {
 
 #[test]
 fn a_replaced_snapshot_deals_nothing_by_any_algorithm() {
-    for algorithm in ALGORITHMS {
-        let mut pool = Pool::new(algorithm, &[1, 1]);
+    let cases = ALGORITHMS.iter().flat_map(|algorithm| [[1, 1], [3, 1]].map(|w| (*algorithm, w)));
+    for (algorithm, weights) in cases {
+        let mut pool = Pool::new(algorithm, &weights);
         let old = pool.cluster.snapshot().clone();
         pool.set(0, false);
         for key in [None, Some(1)] {
@@ -342,6 +387,37 @@ proptest! {
         leaver in 0..100_usize,
     ) {
         check_movement(&weights, leaver % weights.len(), 300);
+    }
+
+    #[test]
+    fn idle_servers_get_their_weights_exactly(
+        servers in prop::collection::vec((1..50_u32, any::<bool>()), 1..12),
+    ) {
+        let (weights, busy): (Vec<_>, Vec<_>) = servers.into_iter().unzip();
+        let mut pool = Pool::new(Algorithm::LeastConnections, &weights);
+        for (member, _) in pool.cluster.snapshot().members().iter().zip(&busy).filter(|(_, b)| **b) {
+            member.in_flight.begin();
+        }
+        let idle = |place: &usize| !busy[*place];
+        let period: u32 = (0..weights.len()).filter(idle).map(|place| weights[place]).sum();
+        for _ in 0..2 {
+            let order = pool.one_by_one(period as usize);
+            for place in (0..weights.len()).filter(idle) {
+                let name = char::from(b'A' + place as u8);
+                prop_assert_eq!(order.matches(name).count(), weights[place] as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn one_by_one_least_connections_is_the_rotation(
+        weights in prop::collection::vec(0..12_u32, 1..4),
+    ) {
+        prop_assume!(weights.iter().any(|weight| *weight > 0));
+        let mut pools = [Algorithm::LeastConnections, Algorithm::RoundRobin]
+            .map(|algorithm| Pool::new(algorithm, &weights));
+        let [least, rotation] = &mut pools;
+        prop_assert_eq!(least.one_by_one(60), rotation.one_by_one(60));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What a newcomer types, against servers and clients that nobody here wrote:
 //! `python3 -m http.server` and curl.
 
+mod browsing;
+mod least;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -78,10 +81,16 @@ fn three() -> [Python; 3] {
 
 /// `lb` in front of `servers`; with the port it listens on.
 fn balance(servers: &[Python], flags: &[&str]) -> (Running, u16) {
+    let ports: Vec<_> = servers.iter().map(|server| server.port.to_string()).collect();
+    balance_over(&ports, flags)
+}
+
+/// The same, with the servers as `--backend` takes them.
+fn balance_over(servers: &[String], flags: &[&str]) -> (Running, u16) {
     let mut command = lb();
     command.args(["--port", "0"]).args(flags);
     for server in servers {
-        command.arg("--backend").arg(server.port.to_string());
+        command.args(["--backend", server]);
     }
     let running = Running::start(command);
     let port = running.port_after("ready proxy=");

@@ -76,7 +76,8 @@ pub enum Fault {
     Garbage,
     /// Two Content-Length fields that contradict each other.
     TwoContentLengths,
-    /// A complete 413 before the request's body is read; then the body is read.
+    /// A complete 413, or what `?status=N` asks for, before the request's body
+    /// is read; then the body is read.
     EarlyAnswer,
     /// As [`Fault::EarlyAnswer`], with `Connection: close`: then a FIN, and what
     /// comes is read away for a second (RFC 9112 section 9.6).

@@ -14,7 +14,7 @@ pub enum Algorithm {
     #[default]
     RoundRobin,
     /// To the server with the fewest requests in flight per weight; of equals,
-    /// to the next in turn.
+    /// to the next in turn, by weight.
     LeastConnections,
     /// To the one with fewer requests in flight per weight, of two that are
     /// drawn at random.
@@ -116,10 +116,75 @@ pub(super) fn less_loaded<T>(members: &[Member<T>], (first, second): (usize, usi
 
 /// The least loaded of all; of equals the first at or after `begin`. There
 /// must be a member.
-pub(super) fn least_loaded<T>(members: &[Member<T>], begin: usize) -> usize {
-    let order = (begin..members.len()).chain(0..begin);
+fn least_loaded<T>(members: &[Member<T>], begin: usize) -> usize {
     let less = |best: usize, index: usize| less_loaded(members, (best, index));
-    order.reduce(less).unwrap_or(0)
+    from(begin, members.len()).reduce(less).unwrap_or(0)
+}
+
+/// All indices, those at or after `begin` first.
+fn from(begin: usize, count: usize) -> impl Iterator<Item = usize> {
+    (begin..count).chain(0..begin)
+}
+
+/// Whose turn it is among equally loaded servers, one after the other.
+///
+/// Where weights differ their turns come by smooth weighted round robin, over
+/// those that are equal at the moment: one that is busier neither gains nor
+/// pays. So the weights hold among the idle while another is busy for long.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// Which of equals comes first.
+    begin: usize,
+    /// Dealt last, if any was.
+    last: Option<usize>,
+    /// What each has gained and not yet paid for; empty where all weights are
+    /// the same. No number of turns is too many for its type.
+    credits: Box<[i128]>,
+}
+
+impl Turns {
+    /// The turns of servers of these weights, of which the one at `begin` comes
+    /// first.
+    pub(super) fn new(weights: &[u32], begin: usize) -> Self {
+        let even = weights.iter().all(|weight| *weight == weights[0]);
+        let credits = vec![0; if even { 0 } else { weights.len() }].into();
+        Turns { begin, last: None, credits }
+    }
+
+    /// The least loaded of all, whose turn it is. There must be a member.
+    pub(super) fn deal<T>(&mut self, members: &[Member<T>]) -> usize {
+        let index = if self.credits.is_empty() {
+            let next = self.last.map_or(self.begin, |last| (last + 1) % members.len());
+            least_loaded(members, next)
+        } else {
+            self.deal_by_weight(members)
+        };
+        self.last = Some(index);
+        index
+    }
+
+    fn deal_by_weight<T>(&mut self, members: &[Member<T>]) -> usize {
+        let least = least_loaded(members, self.begin);
+        let (mut richest, mut total) = (least, 0);
+        for index in from(self.begin, members.len()) {
+            if is_less_loaded(&members[least], &members[index]) {
+                continue;
+            }
+            let weight = i128::from(members[index].weight);
+            self.credits[index] += weight;
+            total += weight;
+            if self.credits[index] > self.credits[richest] {
+                richest = index;
+            }
+        }
+        self.credits[richest] -= total;
+        richest
+    }
+
+    /// Which was dealt last; none if none was, or if it was told before.
+    pub(super) fn end(&mut self) -> Option<usize> {
+        self.last.take()
+    }
 }
 
 /// The server of a key, by weighted rendezvous: each server draws a lot for

@@ -12,7 +12,7 @@ use std::sync::{
 
 use super::{
     Algorithm, Ask, ServerId,
-    choice::{Shares, least_loaded, less_loaded, rendezvous},
+    choice::{Shares, Turns, less_loaded, rendezvous},
     rotation::{Rotation, lock},
     schedule::reduce,
 };
@@ -84,19 +84,11 @@ pub struct Snapshot<T> {
 #[derive(Debug)]
 enum Means {
     Rotation,
+    /// Held while a server is picked.
     Least(Mutex<Turns>),
     TwoChoices(Shares),
     Random(Shares),
     Hash,
-}
-
-/// Where least connections looks first; held while a server is picked.
-#[derive(Debug)]
-struct Turns {
-    /// An index into the members.
-    next: usize,
-    /// Whether any was picked.
-    moved: bool,
 }
 
 impl<T> Snapshot<T> {
@@ -108,9 +100,7 @@ impl<T> Snapshot<T> {
         reduce(&mut weights);
         let means = match algorithm {
             Algorithm::RoundRobin => Means::Rotation,
-            Algorithm::LeastConnections => {
-                Means::Least(Mutex::new(Turns { next: begin, moved: false }))
-            }
+            Algorithm::LeastConnections => Means::Least(Mutex::new(Turns::new(&weights, begin))),
             Algorithm::TwoChoices => Means::TwoChoices(Shares::new(&weights)),
             Algorithm::Random => Means::Random(Shares::new(&weights)),
             Algorithm::Hash => Means::Hash,
@@ -155,8 +145,7 @@ impl<T> Snapshot<T> {
         if self.rotation.is_frozen() {
             return Pick::Stale;
         }
-        let index = least_loaded(&self.members, turns.next);
-        *turns = Turns { next: (index + 1) % self.members.len(), moved: true };
+        let index = turns.deal(&self.members);
         Pick::Server(take(&self.members[index]))
     }
 
@@ -191,11 +180,9 @@ impl<T> Snapshot<T> {
         let last = match &self.means {
             Means::Least(turns) => {
                 // Held, so that nobody is in the middle of a pick.
-                let turns = lock(turns);
-                let goes_on = turns.moved && !self.rotation.is_frozen();
+                let mut turns = lock(turns);
                 self.rotation.freeze();
-                let count = self.members.len();
-                goes_on.then(|| (turns.next + count - 1) % count)
+                turns.end()
             }
             _ => self.rotation.freeze(),
         };

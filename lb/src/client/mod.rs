@@ -136,7 +136,7 @@ async fn converse<N: Net>(
     let ended = served.await;
     let guard = Rc::try_unwrap(guard).ok()?.into_inner();
     let (refused, unread) = (guard.refused(), guard.has_unread());
-    let (mut stream, ahead) = guard.into_parts();
+    let (stream, ahead) = guard.into_parts();
     if let Some(tunnel) = tunnel.take() {
         if let Err(error) = tunnel.run(stream, &ahead).await {
             debug!("client={address} tunnel ended: {error}");
@@ -153,17 +153,30 @@ async fn converse<N: Net>(
             if let Err(error) = result {
                 debug!("client={address} connection ended: {error}");
             }
-            if client.must_reset.get() {
-                worker.net.reset_on_close(&stream);
-            } else if let Some((reason, began)) = refused {
-                log_refusal(worker, &client, reason, began);
-                let _ = timeout(timeouts.body, refuse(&mut stream, reason)).await;
-            } else if unread {
-                let _ = timeout(LINGER, linger(&mut stream)).await;
-            }
+            hang_up(worker, &client, stream, refused, unread).await;
         }
     }
     None
+}
+
+/// Closes a connection so that the client gets what it was answered, or sees that
+/// it was cut short.
+async fn hang_up<N: Net>(
+    worker: &Worker<N>,
+    client: &Client,
+    mut stream: N::Stream,
+    refused: Option<(Reason, Instant)>,
+    unread: bool,
+) {
+    if client.must_reset.get() {
+        worker.net.reset_on_close(&stream);
+    } else if let Some((reason, began)) = refused {
+        log_refusal(worker, client, reason, began);
+        let patience = worker.settings().timeouts.body;
+        let _ = timeout(patience, refuse(&mut stream, reason)).await;
+    } else if unread {
+        let _ = timeout(LINGER, linger(&mut stream)).await;
+    }
 }
 
 /// What follows the head of a request with this body.

@@ -204,7 +204,7 @@ impl<N: Net> Connection<N> {
     async fn answer_early(&mut self, head: &RequestHead, kept: bool) -> io::Result<Flow> {
         let mut answer = self.normal(head, BodyDigest::default());
         answer.fields.retain(|(name, _)| name != "X-Received");
-        answer.status = 413;
+        answer.status = Query::of(&head.target).status.unwrap_or(413);
         answer.keep_alive &= kept;
         self.write_at_once(&answer).await?;
         self.replied(head, answer.status);

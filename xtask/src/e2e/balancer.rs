@@ -49,7 +49,7 @@ impl Balancer {
     ) -> Result<Self> {
         let mut command = Command::new(program);
         command.env_remove("RUST_LOG").env_remove("LB_API_TOKEN").env("RUST_BACKTRACE", "1");
-        command.args(["--workers", "2", "--health-path", "/health"]);
+        command.args(["--health-path", "/health"]);
         if let Some(listener) = inherited {
             let parent_fd = listener.try_clone()?.into();
             command.fd_mappings(vec![FdMapping { parent_fd, child_fd: 3 }])?;

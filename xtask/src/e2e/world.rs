@@ -62,7 +62,8 @@ impl World {
     }
 
     /// Starts a balancer with `flags` in front of all backends so far.
-    /// Probes come every 30 s unless `flags` say otherwise.
+    /// Probes come every 30 s and there are two workers, unless `flags` say
+    /// otherwise.
     pub(crate) async fn balance(&mut self, flags: &[&str]) -> Result<usize> {
         let servers = self.addresses();
         self.start(None, &servers, flags).await
@@ -98,8 +99,10 @@ impl World {
         flags: &[&str],
     ) -> Result<usize> {
         let mut all = flags.to_vec();
-        if !flags.contains(&"--health-period") {
-            all.extend(["--health-period", "30s"]);
+        for (flag, value) in [("--health-period", "30s"), ("--workers", "2")] {
+            if !flags.contains(&flag) {
+                all.extend([flag, value]);
+            }
         }
         let name = format!("lb{}", self.balancers.len());
         let program = &self.programs.lb;

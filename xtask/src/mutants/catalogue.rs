@@ -338,6 +338,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         replace: "self.keep",
     },
     Mutant {
+        name: "pools_half_used",
+        what: "a connection goes back while its request is still being written",
+        killed_by: "keep_alive/stalled_upload",
+        file: "upstream/http1/mod.rs",
+        find: "self.upload.is_over() && self.detached.is_none()",
+        replace: "true",
+    },
+    Mutant {
         name: "cuts_the_last_chunk",
         what: "a chunked upload has no end",
         killed_by: "bodies/sizes",

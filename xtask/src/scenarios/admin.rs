@@ -58,12 +58,57 @@ async fn expect_refusal(
     Ok(())
 }
 
+/// The server at `url`, with `more` of it.
+fn with(url: &str, more: &str) -> String {
+    format!("{{\"url\":\"{url}\"{more}}}")
+}
+
+/// Posts every mistake in a server that there is to `path`: in its URL, and in
+/// what is said of the one at `url`.
+async fn expect_care(w: &mut World, path: &str, url: &str) -> Result<()> {
+    expect_refusal(w, path, "{\"weight\":1}", 422, "\"field\":\"url\"").await?;
+    for (url, sentence) in [
+        (format!("{url}/app"), "has the path"),
+        ("https://127.0.0.1:1".into(), "has the scheme https"),
+        ("127.0.0.1".into(), "has no port"),
+        ("127.0.0.1:65536".into(), "has port 65536"),
+        ("http://me@127.0.0.1:1".into(), "has a user name"),
+        (String::new(), "\"field\":\"url\""),
+    ] {
+        expect_refusal(w, path, &with(&url, ""), 422, sentence).await?;
+    }
+    for (value, field) in [
+        ("-1", "weight"),
+        ("4294967296", "weight"),
+        ("1.5", "weight"),
+        ("\"two\"", "weight"),
+        ("0", "health_check_period"),
+        ("-1", "health_check_period"),
+        ("1e9", "health_check_period"),
+        ("[1]", "health_check_period"),
+        ("0", "health_check_timeout"),
+        ("0", "health_check_port"),
+        ("65536", "health_check_port"),
+        ("\"health\"", "health_check_path"),
+        ("\"2xx\"", "health_check_expect"),
+        ("0", "rise"),
+        ("1.5", "fall"),
+        ("\"gone\"", "state"),
+        ("\"\"", "name"),
+        ("\"a\\nb\"", "name"),
+        ("1", "wieght"),
+    ] {
+        let body = with(url, &format!(",\"{field}\":{value}"));
+        expect_refusal(w, path, &body, 422, &format!("\"field\":\"{field}\"")).await?;
+    }
+    Ok(())
+}
+
 async fn api_mistakes(w: &mut World) -> Result<()> {
     let [a, b] = w.backends(["A", "B"]).await?;
     w.balance(&API).await?;
     let before = servers(w).await?;
     let (there, new) = (format!("http://{}", a.addr()), "http://127.0.0.1:1");
-    let with = |url: &str, more: &str| format!("{{\"url\":\"{url}\"{more}}}");
     for (path, body, status, sentence) in [
         ("/add", with(&there, ""), 409, "already exists"),
         ("/update", with(new, ""), 404, "does not exist"),
@@ -87,41 +132,7 @@ async fn api_mistakes(w: &mut World) -> Result<()> {
     }
     // Both routes that take a whole server take the same care.
     for (path, url) in [("/add", new), ("/update", there.as_str())] {
-        expect_refusal(w, path, "{\"weight\":1}", 422, "\"field\":\"url\"").await?;
-        for (url, sentence) in [
-            (format!("{url}/app"), "has the path"),
-            ("https://127.0.0.1:1".into(), "has the scheme https"),
-            ("127.0.0.1".into(), "has no port"),
-            ("127.0.0.1:65536".into(), "has port 65536"),
-            ("http://me@127.0.0.1:1".into(), "has a user name"),
-            (String::new(), "\"field\":\"url\""),
-        ] {
-            expect_refusal(w, path, &with(&url, ""), 422, sentence).await?;
-        }
-        for (value, field) in [
-            ("-1", "weight"),
-            ("4294967296", "weight"),
-            ("1.5", "weight"),
-            ("\"two\"", "weight"),
-            ("0", "health_check_period"),
-            ("-1", "health_check_period"),
-            ("1e9", "health_check_period"),
-            ("[1]", "health_check_period"),
-            ("0", "health_check_timeout"),
-            ("0", "health_check_port"),
-            ("65536", "health_check_port"),
-            ("\"health\"", "health_check_path"),
-            ("\"2xx\"", "health_check_expect"),
-            ("0", "rise"),
-            ("1.5", "fall"),
-            ("\"gone\"", "state"),
-            ("\"\"", "name"),
-            ("\"a\\nb\"", "name"),
-            ("1", "wieght"),
-        ] {
-            let body = with(url, &format!(",\"{field}\":{value}"));
-            expect_refusal(w, path, &body, 422, &format!("\"field\":\"{field}\"")).await?;
-        }
+        expect_care(w, path, url).await?;
     }
     // Reading is no changing, whatever is read.
     for path in ["/add", "/delete", "/drain"] {

@@ -121,24 +121,10 @@ fn servers(backends: &[(&Backend, u32)]) -> String {
     format!("servers:\n{}", backends.iter().map(line).collect::<String>())
 }
 
-async fn drained_finish(w: &mut World) -> Result<()> {
-    let [a, _, _] = w.backends(["A", "B", "C"]).await?;
-    w.balance(&API).await?;
-    a.arm(Fault::Park, 1);
-    let mut parked = w.client("parked")?;
-    let pending = parked.start(Request::new("POST", "/").body(b"once".to_vec())).await?;
-    w.log.wait("the request at A", received(&a)).await?;
-    change(w, "/drain", &a.url()).await?;
-    let mut client = w.client("c")?;
-    w.expect_sequence(&mut client, "BCBC").await?;
-    a.release();
-    ensure!(pending.read().await?.backend() == "A", "the parked request was answered elsewhere");
-    w.expect_sequence(&mut client, "BC").await?;
-    change(w, "/enable", &a.url()).await?;
-    w.expect_sequence(&mut client, "ABCABC").await
-}
-
-async fn deleted_finish(w: &mut World) -> Result<()> {
+/// Takes A out by a change to `path` while it holds a POST: B and C get what
+/// comes then, and A's answer still reaches the client. Returns A, the client of
+/// the others, and the moment before the change.
+async fn finishes_after(w: &mut World, path: &str) -> Result<(Backend, Client, u64)> {
     let [a, _, _] = w.backends(["A", "B", "C"]).await?;
     w.balance(&API).await?;
     a.arm(Fault::Park, 1);
@@ -146,12 +132,24 @@ async fn deleted_finish(w: &mut World) -> Result<()> {
     let pending = parked.start(Request::new("POST", "/").body(b"once".to_vec())).await?;
     w.log.wait("the request at A", received(&a)).await?;
     let mark = w.log.len();
-    change(w, "/delete", &a.url()).await?;
+    change(w, path, &a.url()).await?;
     let mut client = w.client("c")?;
     w.expect_sequence(&mut client, "BCBC").await?;
     ensure!(w.lb()?.said(mark, " drained") == 0, "drained with a request in flight");
     a.release();
     ensure!(pending.read().await?.backend() == "A", "the parked request was answered elsewhere");
+    Ok((a, client, mark))
+}
+
+async fn drained_finish(w: &mut World) -> Result<()> {
+    let (a, mut client, _) = finishes_after(w, "/drain").await?;
+    w.expect_sequence(&mut client, "BC").await?;
+    change(w, "/enable", &a.url()).await?;
+    w.expect_sequence(&mut client, "ABCABC").await
+}
+
+async fn deleted_finish(w: &mut World) -> Result<()> {
+    let (a, mut client, mark) = finishes_after(w, "/delete").await?;
     w.lb()?.prints(mark, " drained").await?;
     let mark = w.log.len();
     change(w, "/add", &format!("{{\"url\": \"{}\"}}", a.url())).await?;
