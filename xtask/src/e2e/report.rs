@@ -1,10 +1,10 @@
 //! What the terminal or the pipeline's log shows.
 
-use std::{process::ExitCode, sync::Mutex};
+use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::runner::{Clock, Outcome, Scenario};
+use super::runner::{Clock, Outcome, Scenario, Verdict};
 
 /// Prints the scenarios, one a line.
 pub(crate) fn list(scenarios: &[&Scenario]) {
@@ -22,7 +22,6 @@ pub(crate) fn list(scenarios: &[&Scenario]) {
 /// A bar on a terminal, a line for each run elsewhere.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    failed: Mutex<u64>,
 }
 
 impl Progress {
@@ -31,30 +30,22 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed} {msg}") {
             bar.set_style(style);
         }
-        Progress { bar, failed: Mutex::new(0) }
+        Progress { bar }
     }
 
     /// One more run is over.
     pub(crate) fn ended(&self, outcome: &Outcome) {
         let name = outcome.scenario.full_name();
-        let took = outcome.took.as_secs_f64();
-        if outcome.failure.is_some() {
-            let mut failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            *failed += 1;
-            self.say(&format!("FAIL {name} ({took:.2} s)"));
-        } else if self.bar.is_hidden() {
-            println!("pass {name} ({took:.2} s)");
+        let (word, took) = (outcome.verdict.word(), outcome.took.as_secs_f64());
+        let reason = outcome.verdict.reason().map(|reason| format!(": {reason}"));
+        let line = format!("{word} {name} ({took:.2} s){}", reason.unwrap_or_default());
+        if self.bar.is_hidden() {
+            println!("{line}");
+        } else if outcome.verdict.is_bad() {
+            self.bar.println(line);
         }
         self.bar.set_message(name);
         self.bar.inc(1);
-    }
-
-    fn say(&self, line: &str) {
-        if self.bar.is_hidden() {
-            println!("{line}");
-        } else {
-            self.bar.println(line);
-        }
     }
 
     pub(crate) fn finish(&self) {
@@ -65,16 +56,41 @@ impl Progress {
 /// Prints each failure with what shows it and the command that repeats it,
 /// then the closing line.
 pub(crate) fn close(outcomes: &[Outcome], flags: &str) -> ExitCode {
-    for outcome in outcomes {
-        let Some(failure) = &outcome.failure else { continue };
+    for outcome in outcomes.iter().filter(|outcome| outcome.verdict.is_bad()) {
         let name = outcome.scenario.full_name();
         println!("\n--- {name}: {}", outcome.scenario.asserts);
-        println!("{}", failure.message);
-        println!("\nthe last events:\n{}", failure.events);
-        println!("\nthe balancer's last lines:\n{}", failure.balancer);
+        match &outcome.verdict {
+            Verdict::StaleExpectation(reason) => {
+                println!("it does this, though the target is known not to: {reason}");
+            }
+            verdict => {
+                let Some(failure) = verdict.failure() else { continue };
+                println!("{}", failure.message);
+                println!("\nthe last events:\n{}", outcome.log.tail(40));
+                println!("\nthe balancer's last lines:\n{}", failure.balancer);
+            }
+        }
         println!("\nto repeat it: cargo xtask e2e --filter {name}{flags}");
     }
-    let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
-    println!("{} passed, {failed} failed, 0 skipped", outcomes.len() - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("{}", totals(outcomes));
+    if outcomes.iter().any(|outcome| outcome.verdict.is_bad()) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// `N passed, N failed, N skipped`.
+fn totals(outcomes: &[Outcome]) -> String {
+    let count = |which: fn(&Verdict) -> bool| {
+        outcomes.iter().filter(|outcome| which(&outcome.verdict)).count()
+    };
+    let passed = count(|verdict| matches!(verdict, Verdict::Pass));
+    let skipped = count(|verdict| matches!(verdict, Verdict::Skip(_)));
+    let expected = count(|verdict| matches!(verdict, Verdict::ExpectedFail(..)));
+    let mut line = format!("{passed} passed, {} failed, {skipped} skipped", count(Verdict::is_bad));
+    if expected > 0 {
+        line.push_str(&format!(", {expected} failed as expected"));
+    }
+    line
 }

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use futures_util::FutureExt;
+use testbed::log::EventLog;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{World, report::Progress};
@@ -60,18 +61,77 @@ pub(crate) struct Outcome {
     pub(crate) scenario: &'static Scenario,
     /// How long it took.
     pub(crate) took: Duration,
-    /// What went wrong, and the log that shows it.
-    pub(crate) failure: Option<Failure>,
+    /// What is to be thought of it.
+    pub(crate) verdict: Verdict,
+    /// What all parties did.
+    pub(crate) log: EventLog,
+}
+
+/// What is to be thought of a run.
+#[allow(dead_code, reason = "lb itself is only ever passed or failed")]
+pub(crate) enum Verdict {
+    /// It does what is asserted.
+    Pass,
+    /// It does not.
+    Fail(Failure),
+    /// It does not, and the target is known for it.
+    ExpectedFail(Failure, String),
+    /// It does, though the target is known not to.
+    StaleExpectation(String),
+    /// It was not judged, for this reason.
+    Skip(String),
+    /// The balancer under test did not start or never answered.
+    SetupFailed(Failure),
 }
 
 /// What went wrong.
 pub(crate) struct Failure {
     /// The assertion that failed.
     pub(crate) message: String,
-    /// The end of the event log.
-    pub(crate) events: String,
     /// The end of the balancer's log.
     pub(crate) balancer: String,
+}
+
+impl Verdict {
+    /// In a word or two.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Fail(_) => "FAIL",
+            Verdict::ExpectedFail(..) => "expected fail",
+            Verdict::StaleExpectation(_) => "STALE EXPECTATION",
+            Verdict::Skip(_) => "skip",
+            Verdict::SetupFailed(_) => "SETUP FAILED",
+        }
+    }
+
+    /// Whether the run as a whole has failed with it.
+    pub(crate) fn is_bad(&self) -> bool {
+        match self {
+            Verdict::Fail(_) | Verdict::StaleExpectation(_) | Verdict::SetupFailed(_) => true,
+            Verdict::Pass | Verdict::ExpectedFail(..) | Verdict::Skip(_) => false,
+        }
+    }
+
+    /// What went wrong, if anything did.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        match self {
+            Verdict::Fail(failure)
+            | Verdict::ExpectedFail(failure, _)
+            | Verdict::SetupFailed(failure) => Some(failure),
+            Verdict::Pass | Verdict::StaleExpectation(_) | Verdict::Skip(_) => None,
+        }
+    }
+
+    /// Why it was expected to fail, or not judged.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        match self {
+            Verdict::ExpectedFail(_, reason)
+            | Verdict::StaleExpectation(reason)
+            | Verdict::Skip(reason) => Some(reason),
+            Verdict::Pass | Verdict::Fail(_) | Verdict::SetupFailed(_) => None,
+        }
+    }
 }
 
 /// Runs each of `scenarios` `repeat` times, `jobs` at a time.
@@ -111,12 +171,14 @@ async fn run_one(scenario: &'static Scenario, programs: Programs) -> Outcome {
         Ok(Err(_)) => Err(anyhow!("the scenario panicked")),
         Err(_) => Err(anyhow!("the scenario hangs: not over after {WATCHDOG:?}")),
     };
-    let failure = result.err().map(|error| Failure {
-        message: format!("{error:#}"),
-        events: world.log.tail(40),
-        balancer: world.balancer_log(30),
-    });
-    Outcome { scenario, took: began.elapsed(), failure }
+    let verdict = match result {
+        Ok(()) => Verdict::Pass,
+        Err(error) => Verdict::Fail(Failure {
+            message: format!("{error:#}"),
+            balancer: world.balancer_log(30),
+        }),
+    };
+    Outcome { scenario, took: began.elapsed(), verdict, log: world.log.clone() }
 }
 
 /// The scenario, and what is asserted after every one.
