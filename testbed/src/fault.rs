@@ -100,7 +100,8 @@ pub enum Fault {
         /// The pause between two writes.
         every: Duration,
     },
-    /// The head at once, then a piece of the body for each `release()`.
+    /// The head at once, then a piece of the body for each `release()` since the
+    /// request arrived.
     Gate {
         /// Bytes written at a time, at least 1.
         chunk: usize,

@@ -43,6 +43,18 @@ pub(crate) fn cargo(folder: &Path) -> Command {
     command
 }
 
+/// The file of a program: a path as it is, a name on the path or where
+/// administrators' programs are.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Path::new(program).is_file().then(|| program.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path);
+    let servers = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    folders.chain(servers).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
 /// The workspace's folder.
 pub(crate) fn workspace() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -36,6 +36,7 @@ impl<N: Net> Connection<N> {
         // release at once.
         let parks = matches!(fault, Fault::Park | Fault::ResetWhenReleased | Fault::ReadLater);
         let mut ticket = parks.then(|| self.shared.park());
+        let pieces = self.shared.ticket();
         self.received(&head);
         match &fault {
             Fault::ResetAfterHead => return Ok(Flow::Break(End::Reset)),
@@ -58,7 +59,7 @@ impl<N: Net> Connection<N> {
         }
         let mut answer = self.normal(&head, body);
         answer.shape(&fault);
-        self.say(&head, &answer, &fault).await?;
+        self.say(&head, &answer, &fault, pieces).await?;
         self.afterwards(&answer, &fault).await
     }
 
@@ -87,8 +88,15 @@ impl<N: Net> Connection<N> {
         }
     }
 
-    /// Writes the answer, or what the fault makes of it.
-    async fn say(&mut self, head: &RequestHead, answer: &Answer, fault: &Fault) -> io::Result<()> {
+    /// Writes the answer, or what the fault makes of it; `pieces` was drawn when
+    /// the request arrived.
+    async fn say(
+        &mut self,
+        head: &RequestHead,
+        answer: &Answer,
+        fault: &Fault,
+        pieces: Ticket,
+    ) -> io::Result<()> {
         let (mut opening, mut body) = (answer.head(), answer.body_bytes());
         let mut pace = [Pace::AtOnce, Pace::AtOnce];
         match fault {
@@ -122,9 +130,9 @@ impl<N: Net> Connection<N> {
         }
         let [first, second] = pace;
         // Drawn before the head is out: whoever has read it may release.
-        let (ticket, last) = (self.shared.ticket(), self.shared.ticket());
+        let last = self.shared.ticket();
         self.write(&opening, first, self.shared.ticket()).await?;
-        self.write(&body, second, ticket).await?;
+        self.write(&body, second, pieces).await?;
         if answer.form != Form::ChunkedWithoutLast {
             self.replied(head, answer.status);
         }
@@ -147,7 +155,7 @@ impl<N: Net> Connection<N> {
             if !there {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            ticket = self.shared.ticket();
+            ticket.next();
             self.stream.write_all(piece).await?;
         }
         Ok(())

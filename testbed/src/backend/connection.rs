@@ -94,7 +94,8 @@ impl<N: Net> Connection<N> {
             return Ok(Flow::Break(End::Fin));
         };
         let (path, _) = head.target.split_once('?').unwrap_or((&head.target, ""));
-        match path == self.shared.health_path {
+        // Probes have no nonce: a balancer's may ask for what clients ask for.
+        match path == self.shared.health_path && head.fields.get("x-nonce").is_none() {
             true => self.probe(head).await,
             false => self.traffic(head).await,
         }

@@ -161,6 +161,11 @@ impl Backend {
         self.inner.shared.set_health(health);
     }
 
+    /// How it answers health probes at the moment.
+    pub fn health(&self) -> Health {
+        self.inner.shared.health()
+    }
+
     /// What it does with traffic requests from now on, after the armed faults.
     pub fn set_fault(&self, fault: Fault) {
         self.inner.shared.faults(|faults| faults.standing = fault);
@@ -204,7 +209,8 @@ impl Builder {
         self
     }
 
-    /// The path of health probes. Default `/health`.
+    /// The path of health probes. Default `/health`. A request for it that has a
+    /// nonce is traffic nevertheless.
     #[must_use]
     pub fn health_path(mut self, path: &str) -> Self {
         self.health_path = path.to_owned();

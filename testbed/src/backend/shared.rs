@@ -173,6 +173,12 @@ impl Ticket {
             std::future::pending::<()>().await;
         }
     }
+
+    /// From now on the ticket waits for one release more, even if that has come
+    /// already: none is lost.
+    pub(crate) fn next(&mut self) {
+        self.drawn_at += 1;
+    }
 }
 
 impl Drop for Counted {

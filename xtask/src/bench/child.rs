@@ -1,7 +1,7 @@
 //! A program of the benchmark as a child process, which ends with this one.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -13,6 +13,8 @@ use tokio::{
     process::{Child, Command},
     time::timeout,
 };
+
+use crate::programs::find;
 
 use super::{
     cores::{self, Cores},
@@ -98,14 +100,6 @@ pub(crate) fn command(program: &Path) -> Command {
         }
         None => Command::new(program),
     }
-}
-
-/// Where the program `name` is: in PATH, or where Debian has servers.
-pub(crate) fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path);
-    let servers = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    folders.chain(servers).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// A folder for a program's files, which goes when it is dropped.

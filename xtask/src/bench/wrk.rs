@@ -7,9 +7,10 @@ use tempfile::TempDir;
 
 use super::{
     backend::LARGE_PATH,
-    child::{command, find, folder},
+    child::{command, folder},
     workloads::{LARGE, Request},
 };
+use crate::programs::find;
 
 /// What the script's line begins with.
 const MARK: &str = "bench ";

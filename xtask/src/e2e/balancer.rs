@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use super::targets::{Observer, Running, Target, Unsupported};
 use anyhow::{Context, Result, bail, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use testbed::{
@@ -24,19 +25,48 @@ use tokio::{
 /// How long the admin API may take, before a scenario gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A running `lb`.
+/// A running balancer.
 pub(crate) struct Balancer {
     /// Where it listens.
     pub(crate) addr: SocketAddr,
-    /// Where its admin API listens, if it was started with one.
-    admin: Option<SocketAddr>,
     name: String,
-    process: Process,
     log: EventLog,
-    ended: bool,
+    kind: Kind,
+}
+
+/// Whose balancer it is.
+enum Kind {
+    /// Ours, which says what it does.
+    Own {
+        /// Where its admin API listens, if it was started with one.
+        admin: Option<SocketAddr>,
+        process: Box<Process>,
+        ended: bool,
+    },
+    /// Somebody else's, which is asked.
+    Foreign(Box<(Running, Observer)>),
 }
 
 impl Balancer {
+    /// Starts `target` with the task that is in `flags`, and waits until its
+    /// rotation is seen to begin.
+    pub(crate) async fn start_target(
+        target: &Target,
+        name: &str,
+        servers: &[SocketAddr],
+        flags: &[&str],
+        backends: &[Backend],
+        log: &EventLog,
+    ) -> Result<Self> {
+        let setup = target.setup(servers, flags)?;
+        let running = Running::start(target, setup.clone(), name, log).await?;
+        let addr = running.addr;
+        let mut observer = Observer::new(addr, &setup, backends, log)?;
+        observer.begin().await?;
+        let kind = Kind::Foreign(Box::new((running, observer)));
+        Ok(Balancer { addr, name: name.into(), log: log.clone(), kind })
+    }
+
     /// Starts `program` in front of `servers` and waits until it is ready. It
     /// listens on any free port, or on the `inherited` socket.
     pub(crate) async fn start(
@@ -76,23 +106,39 @@ impl Balancer {
         let Some(addr) = address("ready proxy=") else {
             bail!("the balancer did not start: {line}");
         };
-        Ok(Balancer {
-            addr,
-            admin: address(" admin="),
-            name: name.into(),
-            process,
-            log: log.clone(),
-            ended: false,
-        })
+        let process = Box::new(process);
+        let kind = Kind::Own { admin: address(" admin="), process, ended: false };
+        Ok(Balancer { addr, name: name.into(), log: log.clone(), kind })
     }
 
     /// The number of its process; none once it has ended.
-    pub(crate) fn pid(&self) -> Option<u32> {
-        self.process.pid()
+    pub(crate) fn pid(&self) -> Result<Option<u32>> {
+        Ok(self.own()?.pid())
     }
 
-    /// Waits until it has said, at or after `mark`, that `backend` is in `state`.
-    pub(crate) async fn says(&self, mark: u64, backend: &Backend, state: &str) -> Result<Event> {
+    /// The process of our own.
+    ///
+    /// # Errors
+    /// [`Unsupported`] with any other: scenarios that look into ours are not
+    /// for it.
+    fn own(&self) -> Result<&Process> {
+        match &self.kind {
+            Kind::Own { process, .. } => Ok(process),
+            Kind::Foreign(_) => bail!(Unsupported("it is about lb's own log or signals".into())),
+        }
+    }
+
+    /// Waits until it has said, at or after `mark`, that `backend` is in `state`;
+    /// or until that is seen from outside.
+    pub(crate) async fn says(
+        &mut self,
+        mark: u64,
+        backend: &Backend,
+        state: &str,
+    ) -> Result<Event> {
+        if let Kind::Foreign(both) = &mut self.kind {
+            return both.1.sees(backend, state).await;
+        }
         let (server, to) = (format!("server={} ", backend.addr()), format!(" to={state} "));
         let what = format!("the balancer to find {} {state}", backend.name());
         let found = |line: &str| line.contains(&server) && line.contains(&to);
@@ -100,12 +146,14 @@ impl Balancer {
     }
 
     /// How often it has said so since `mark`.
-    pub(crate) fn said(&self, mark: u64, text: &str) -> usize {
-        self.log.count(mark, printed(&self.name, |line| line.contains(text)))
+    pub(crate) fn said(&self, mark: u64, text: &str) -> Result<usize> {
+        self.own()?;
+        Ok(self.log.count(mark, printed(&self.name, |line| line.contains(text))))
     }
 
     /// Waits for a line with `text`, at or after `mark`.
     pub(crate) async fn prints(&self, mark: u64, text: &str) -> Result<Event> {
+        self.own()?;
         let what = format!("the balancer to print {text:?}");
         Ok(self.log.wait_from(mark, &what, printed(&self.name, |l| l.contains(text))).await?)
     }
@@ -126,6 +174,7 @@ impl Balancer {
     /// The server of the first attempt of each request so far, by the access
     /// log, once `requests` of them are over; in the order of their ends.
     pub(crate) async fn dealt(&self, requests: usize) -> Result<Vec<Option<SocketAddr>>> {
+        self.own()?;
         let over = |line: &str| line.contains(" total_ms=");
         let what = format!("the log lines of {requests} requests");
         self.log.wait_count(0, requests, &what, printed(&self.name, over)).await?;
@@ -145,7 +194,10 @@ impl Balancer {
 
     /// Where its admin API is.
     pub(crate) fn admin(&self) -> Result<SocketAddr> {
-        self.admin.context("the balancer has no admin API; --api-port 0 gives it one")
+        let Kind::Own { admin, .. } = &self.kind else {
+            bail!(Unsupported("it is about lb's admin API".into()));
+        };
+        admin.context("the balancer has no admin API; --api-port 0 gives it one")
     }
 
     /// Asks its admin API on a connection of its own. Returns the status and the
@@ -167,21 +219,35 @@ impl Balancer {
 
     /// Sends SIGHUP.
     pub(crate) fn hang_up(&self) -> Result<()> {
-        Ok(self.process.signal(Signal::HUP)?)
+        Ok(self.own()?.signal(Signal::HUP)?)
     }
 
     /// Sends SIGTERM, unless it has ended.
     pub(crate) fn terminate(&self) -> Result<()> {
-        if self.ended { Ok(()) } else { Ok(self.process.terminate()?) }
+        match &self.kind {
+            Kind::Own { ended: true, .. } => Ok(()),
+            Kind::Own { process, .. } => Ok(process.terminate()?),
+            Kind::Foreign(both) => {
+                both.0.terminate();
+                Ok(())
+            }
+        }
     }
 
-    /// Waits for its end, which must be a clean one.
+    /// Waits for its end; that of our own must be a clean one.
     pub(crate) async fn exited(&mut self) -> Result<()> {
-        if self.ended {
-            return Ok(());
-        }
-        let status = self.process.wait().await?;
-        self.ended = true;
+        let status = match &mut self.kind {
+            Kind::Own { ended: true, .. } => return Ok(()),
+            Kind::Foreign(both) => {
+                both.0.end().await?;
+                return Ok(());
+            }
+            Kind::Own { process, ended, .. } => {
+                let status = process.wait().await?;
+                *ended = true;
+                status
+            }
+        };
         ensure!(status.success(), "{} ended with {status}, expected exit code 0", self.name);
         let panic = |line: &str| line.contains("panicked at") || line.contains(" ERROR ");
         ensure!(
@@ -190,6 +256,11 @@ impl Balancer {
             self.name
         );
         Ok(())
+    }
+
+    /// How many servers it has put out, if it says so.
+    pub(crate) fn put_out(&self) -> usize {
+        self.said(0, " from=up ").unwrap_or(0)
     }
 }
 

@@ -3,17 +3,21 @@
 mod balancer;
 mod report;
 mod runner;
+mod targets;
 mod world;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::programs;
 
+use runner::Level;
+use targets::{Shape, Target, Typed};
+
 pub(crate) use balancer::Balancer;
-pub(crate) use runner::{Clock, Scenario};
+pub(crate) use runner::{Clock, Judges, Scenario};
 pub(crate) use world::World;
 
 /// What to run, and how.
@@ -38,6 +42,54 @@ pub(crate) struct Options {
     /// Judge this `lb` program instead of building one.
     #[arg(long, value_name = "FILE")]
     lb: Option<PathBuf>,
+    /// Judge another balancer: nginx, haproxy, caddy, each also with -default
+    /// behind it, or a target FILE.toml.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["lb", "target_cmd"])]
+    target: Option<String>,
+    /// List the balancers that the suite knows, and end.
+    #[arg(long)]
+    targets: bool,
+    /// It is an error (exit code 4) if the target is not installed.
+    #[arg(long, requires = "target")]
+    require: bool,
+    #[command(flatten)]
+    own: Own,
+    /// Which scenarios: `basic` are those that any load balancer should pass.
+    #[arg(long, value_enum, default_value = "full")]
+    level: Level,
+}
+
+/// A balancer of one's own.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Judge a balancer of your own")]
+struct Own {
+    /// Its command line, e.g. 'python3 lb.py --port {port} --config {config}'.
+    /// There are {port}, {config}, {backends} (addresses: as a word of its own
+    /// several words, else with commas), {urls}, {health_path}, {health_period}.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "lb")]
+    target_cmd: Option<String>,
+    /// The shape of {config}.
+    #[arg(long, value_enum, default_value = "servers", requires = "target_cmd")]
+    config_shape: Shape,
+    /// What its health checks ask for.
+    #[arg(long, value_name = "PATH", default_value = "/health", requires = "target_cmd")]
+    health_path: String,
+    /// The period of its health checks: told to it by {config} or
+    /// {health_period}, or what it has.
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "target_cmd", value_parser = period)]
+    health_period: Duration,
+    /// Something that it cannot do, e.g. active_health; repeat it for more.
+    #[arg(long, value_name = "CAPABILITY", requires = "target_cmd")]
+    without: Vec<String>,
+}
+
+fn period(text: &str) -> Result<Duration, String> {
+    let time = match text.parse() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    }?;
+    let sane = Duration::from_millis(10)..=Duration::from_secs(3600);
+    sane.contains(&time).then_some(time).ok_or("expected 10ms to 1h".into())
 }
 
 /// Runs the command over the scenarios `all`.
@@ -48,7 +100,13 @@ pub(crate) async fn run(
     options: Options,
     all: impl Iterator<Item = &'static Scenario>,
 ) -> Result<ExitCode> {
-    let chosen = choose(all, &options.filter);
+    if options.targets {
+        for (name, about) in Target::names()? {
+            println!("{name:<16} {about}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let chosen = choose(all, &options.filter, options.level);
     if chosen.is_empty() {
         eprintln!("error: no scenario matches; --list shows them all");
         return Ok(ExitCode::from(2));
@@ -57,24 +115,88 @@ pub(crate) async fn run(
         report::list(&chosen);
         return Ok(ExitCode::SUCCESS);
     }
+    let target = match options.target() {
+        Ok(Ok(target)) => target.map(Arc::new),
+        Ok(Err(missing)) => {
+            println!("skipped: {missing}");
+            println!("0 passed, 0 failed, {} skipped", chosen.len());
+            return Ok(if options.require { ExitCode::from(4) } else { ExitCode::SUCCESS });
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    if let Some(target) = &target {
+        println!("judging {} {}: {}", target.name(), target.version, target.about());
+    }
     let mut programs = programs::build(options.release)?;
-    let mut flags = String::new();
-    if options.release {
-        flags.push_str(" --release");
-    }
-    if let Some(lb) = options.lb {
-        flags.push_str(&format!(" --lb {}", lb.display()));
-        programs.lb = lb;
-    }
+    let flags = options.repeats();
+    programs.lb = options.lb.unwrap_or(programs.lb);
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let jobs = options.jobs.map_or(2 * cores, usize::from);
-    let results = runner::run_all(&programs, &chosen, options.repeat, jobs).await;
+    let results = runner::run_all(&programs, target.as_ref(), &chosen, options.repeat, jobs).await;
     Ok(report::close(&results, &flags))
+}
+
+impl Options {
+    /// Whose balancer is to be judged: none is ours. Or why it cannot be, as it
+    /// is not installed.
+    ///
+    /// # Errors
+    /// What was typed means no balancer.
+    fn target(&self) -> Result<Result<Option<Target>, String>> {
+        if let Some(name) = &self.target {
+            return Ok(Target::load(name)?.map(Some));
+        }
+        let Some(command) = &self.own.target_cmd else { return Ok(Ok(None)) };
+        let typed = Typed {
+            command: command.clone(),
+            shape: self.own.config_shape,
+            health_path: self.own.health_path.clone(),
+            period: self.own.health_period,
+            without: self.own.without.clone(),
+        };
+        Ok(Ok(Some(Target::typed(typed)?)))
+    }
+
+    /// The flags that say again what is judged.
+    fn repeats(&self) -> String {
+        let mut words: Vec<String> = Vec::new();
+        if self.release {
+            words.push("--release".into());
+        }
+        let mut say = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
+        if let Some(lb) = &self.lb {
+            say("--lb", lb.display().to_string());
+        }
+        if let Some(target) = &self.target {
+            say("--target", target.clone());
+        }
+        if let Some(command) = &self.own.target_cmd {
+            let own = &self.own;
+            say("--target-cmd", command.clone());
+            say("--config-shape", value_name(own.config_shape));
+            say("--health-path", own.health_path.clone());
+            say("--health-period", humantime::format_duration(own.health_period).to_string());
+            own.without.iter().for_each(|can| say("--without", can.clone()));
+        }
+        match words.is_empty() {
+            true => String::new(),
+            false => format!(" {}", shell_words::join(words)),
+        }
+    }
+}
+
+/// How a value is typed.
+fn value_name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn choose(
     all: impl Iterator<Item = &'static Scenario>,
     filters: &[String],
+    level: Level,
 ) -> Vec<&'static Scenario> {
     let wanted = |scenario: &&Scenario| {
         filters.is_empty()
@@ -83,5 +205,5 @@ fn choose(
                 Err(_) => scenario.full_name().contains(f.as_str()),
             })
     };
-    all.filter(wanted).collect()
+    all.filter(|scenario| scenario.is_of(level)).filter(wanted).collect()
 }

@@ -66,6 +66,9 @@ pub(crate) fn close(outcomes: &[Outcome], flags: &str) -> ExitCode {
             verdict => {
                 let Some(failure) = verdict.failure() else { continue };
                 println!("{}", failure.message);
+                if let Some(matters) = outcome.scenario.matters() {
+                    println!("why it matters: {matters}");
+                }
                 println!("\nthe last events:\n{}", outcome.log.tail(40));
                 println!("\nthe balancer's last lines:\n{}", failure.balancer);
             }

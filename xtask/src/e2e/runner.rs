@@ -8,11 +8,16 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use clap::ValueEnum;
 use futures_util::FutureExt;
 use testbed::log::EventLog;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{World, report::Progress};
+use super::{
+    World,
+    report::Progress,
+    targets::{SetupFailed, Target, Unsupported},
+};
 use crate::programs::Programs;
 
 /// No scenario takes this long; one that does hangs.
@@ -32,6 +37,26 @@ pub(crate) enum Clock {
     Wall,
 }
 
+/// Whose balancer a scenario judges.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Judges {
+    /// Ours: it asks for what only `lb` promises, or looks into its log.
+    Ours,
+    /// Any that can do this.
+    Anybodys(&'static [&'static str]),
+    /// Any at all that can do this; and why it matters, in plain words.
+    Basic(&'static [&'static str], &'static str),
+}
+
+/// Which scenarios are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    /// What any load balancer should pass.
+    Basic,
+    /// All that can judge it.
+    Full,
+}
+
 /// One behaviour, and the function that asserts it.
 pub(crate) struct Scenario {
     /// Its number in the catalogue.
@@ -44,6 +69,8 @@ pub(crate) struct Scenario {
     pub(crate) clock: Clock,
     /// What it asserts, in a sentence.
     pub(crate) asserts: &'static str,
+    /// Whose balancer it judges.
+    pub(crate) judges: Judges,
     /// The scenario.
     pub(crate) run: for<'a> fn(&'a mut World) -> Future<'a>,
 }
@@ -52,6 +79,49 @@ impl Scenario {
     /// Family and name.
     pub(crate) fn full_name(&self) -> String {
         format!("{}/{}", self.group, self.name)
+    }
+
+    /// It judges any balancer that can do this.
+    pub(crate) const fn anybodys(self, needs: &'static [&'static str]) -> Scenario {
+        Scenario { judges: Judges::Anybodys(needs), ..self }
+    }
+
+    /// Every balancer that can do this should pass it, as it matters.
+    pub(crate) const fn basic(
+        self,
+        needs: &'static [&'static str],
+        matters: &'static str,
+    ) -> Scenario {
+        Scenario { judges: Judges::Basic(needs, matters), ..self }
+    }
+
+    /// Whether it belongs to a run of this level, against whatever balancer.
+    pub(crate) fn is_of(&self, level: Level) -> bool {
+        level == Level::Full || matches!(self.judges, Judges::Basic(..))
+    }
+
+    /// Why it matters, in plain words.
+    pub(crate) fn matters(&self) -> Option<&'static str> {
+        match self.judges {
+            Judges::Basic(_, matters) => Some(matters),
+            _ => None,
+        }
+    }
+
+    /// Whether it can judge `target`; ours if there is none.
+    ///
+    /// # Errors
+    /// [`Unsupported`], with the reason why not.
+    fn can_judge(&self, target: Option<&Target>) -> Result<()> {
+        match (target, self.judges) {
+            (None, _) => Ok(()),
+            (Some(_), Judges::Ours) => {
+                Err(Unsupported("it is about what only lb promises".into()).into())
+            }
+            (Some(target), Judges::Anybodys(needs) | Judges::Basic(needs, _)) => {
+                target.offers(needs.iter().copied())
+            }
+        }
     }
 }
 
@@ -68,7 +138,6 @@ pub(crate) struct Outcome {
 }
 
 /// What is to be thought of a run.
-#[allow(dead_code, reason = "lb itself is only ever passed or failed")]
 pub(crate) enum Verdict {
     /// It does what is asserted.
     Pass,
@@ -137,6 +206,7 @@ impl Verdict {
 /// Runs each of `scenarios` `repeat` times, `jobs` at a time.
 pub(crate) async fn run_all(
     programs: &Programs,
+    target: Option<&Arc<Target>>,
     scenarios: &[&'static Scenario],
     repeat: u32,
     jobs: usize,
@@ -146,11 +216,11 @@ pub(crate) async fn run_all(
     let mut running = JoinSet::new();
     for _ in 0..repeat {
         for scenario in scenarios.iter().copied() {
-            let (places, programs) = (places.clone(), programs.clone());
+            let (places, programs, target) = (places.clone(), programs.clone(), target.cloned());
             let progress = progress.clone();
             running.spawn(async move {
                 let _place = places.acquire().await;
-                let outcome = run_one(scenario, programs).await;
+                let outcome = run_one(scenario, programs, target).await;
                 progress.ended(&outcome);
                 outcome
             });
@@ -162,23 +232,57 @@ pub(crate) async fn run_all(
 }
 
 #[allow(clippy::disallowed_methods, reason = "the time that a run took, for whoever waits for it")]
-async fn run_one(scenario: &'static Scenario, programs: Programs) -> Outcome {
+async fn run_one(
+    scenario: &'static Scenario,
+    programs: Programs,
+    target: Option<Arc<Target>>,
+) -> Outcome {
     let began = Instant::now();
-    let mut world = World::new(scenario.full_name(), programs);
-    let played = AssertUnwindSafe(play(scenario, &mut world)).catch_unwind();
-    let result = match tokio::time::timeout(WATCHDOG, played).await {
+    let mut world = World::new(scenario.full_name(), programs, target.clone());
+    let result = match scenario.can_judge(target.as_deref()) {
+        Ok(()) => watched(scenario, &mut world, target.as_deref()).await,
+        no => no,
+    };
+    let known = target.as_ref().and_then(|target| target.known(&scenario.full_name()));
+    let verdict = judge(result, known, &world);
+    Outcome { scenario, took: began.elapsed(), verdict, log: world.log.clone() }
+}
+
+/// Plays the scenario, which may neither hang nor panic, and ends its balancers.
+async fn watched(scenario: &Scenario, world: &mut World, target: Option<&Target>) -> Result<()> {
+    let watchdog = WATCHDOG + target.map_or(Duration::ZERO, Target::patience);
+    let played = AssertUnwindSafe(play(scenario, world)).catch_unwind();
+    let result = match tokio::time::timeout(watchdog, played).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(anyhow!("the scenario panicked")),
-        Err(_) => Err(anyhow!("the scenario hangs: not over after {WATCHDOG:?}")),
+        Err(_) => Err(anyhow!("the scenario hangs: not over after {watchdog:?}")),
     };
-    let verdict = match result {
-        Ok(()) => Verdict::Pass,
-        Err(error) => Verdict::Fail(Failure {
-            message: format!("{error:#}"),
-            balancer: world.balancer_log(30),
-        }),
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            // What it says itself is worth more than how it ends after that.
+            let _ = world.end().await;
+            Err(error)
+        }
+    }
+}
+
+/// What a result means, for a target that is `known` to fail, each time or not.
+fn judge(result: Result<()>, known: Option<(&str, bool)>, world: &World) -> Verdict {
+    let error = match (result, known) {
+        (Ok(()), None | Some((_, false))) => return Verdict::Pass,
+        (Ok(()), Some((reason, true))) => return Verdict::StaleExpectation(reason.to_owned()),
+        (Err(error), _) => error,
     };
-    Outcome { scenario, took: began.elapsed(), verdict, log: world.log.clone() }
+    if let Some(Unsupported(reason)) = error.downcast_ref() {
+        return Verdict::Skip(reason.clone());
+    }
+    let failure = Failure { message: format!("{error:#}"), balancer: world.balancer_log(30) };
+    match known {
+        _ if error.downcast_ref::<SetupFailed>().is_some() => Verdict::SetupFailed(failure),
+        Some((reason, _)) => Verdict::ExpectedFail(failure, reason.to_owned()),
+        None => Verdict::Fail(failure),
+    }
 }
 
 /// The scenario, and what is asserted after every one.

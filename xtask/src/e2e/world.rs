@@ -13,7 +13,10 @@ use testbed::{
     log::{Event, EventKind, EventLog},
 };
 
-use super::Balancer;
+use super::{
+    Balancer,
+    targets::{Target, Unsupported},
+};
 use crate::programs::Programs;
 
 /// The backends, the balancers, the clients and the log of one scenario.
@@ -23,6 +26,8 @@ pub(crate) struct World {
     /// The programs under test.
     pub(crate) programs: Programs,
     name: String,
+    /// Whose balancer is judged; ours if there is none.
+    target: Option<Arc<Target>>,
     backends: Vec<Backend>,
     balancers: Vec<Balancer>,
     errors_expected: bool,
@@ -30,11 +35,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(name: String, programs: Programs) -> Self {
+    pub(crate) fn new(name: String, programs: Programs, target: Option<Arc<Target>>) -> Self {
         World {
             log: EventLog::new(),
             programs,
             name,
+            target,
             backends: Vec::new(),
             balancers: Vec::new(),
             errors_expected: false,
@@ -56,6 +62,10 @@ impl World {
 
     /// Starts one backend.
     pub(crate) async fn backend(&mut self, builder: Builder) -> Result<Backend> {
+        let builder = match &self.target {
+            Some(target) => builder.health_path(target.health_path()),
+            None => builder,
+        };
         let backend = builder.start(&self.log).await.context("cannot start a backend")?;
         self.backends.push(backend.clone());
         Ok(backend)
@@ -105,8 +115,16 @@ impl World {
             }
         }
         let name = format!("lb{}", self.balancers.len());
-        let program = &self.programs.lb;
-        let balancer = Balancer::start(program, &name, inherited, servers, &all, &self.log).await?;
+        let (program, log) = (&self.programs.lb, &self.log);
+        let balancer = match (&self.target, inherited) {
+            (None, _) => Balancer::start(program, &name, inherited, servers, &all, log).await?,
+            (Some(_), Some(_)) => {
+                bail!(Unsupported("listeners that are inherited are told by lb's flags".into()))
+            }
+            (Some(target), None) => {
+                Balancer::start_target(target, &name, servers, &all, &self.backends, log).await?
+            }
+        };
         self.balancers.push(balancer);
         Ok(self.balancers.len() - 1)
     }
@@ -157,6 +175,43 @@ impl World {
         }
     }
 
+    /// The same; of another balancer than ours only that each `round` of answers
+    /// has everybody's share, in whatever order.
+    pub(crate) async fn expect_rounds(
+        &self,
+        client: &mut Client,
+        expected: &str,
+        round: usize,
+    ) -> Result<()> {
+        if self.is_ours() {
+            return self.expect_sequence(client, expected).await;
+        }
+        let sorted = |names: &str| {
+            let mut names: Vec<char> = names.chars().collect();
+            names.chunks_mut(round).for_each(<[char]>::sort_unstable);
+            names
+        };
+        let mut got = String::new();
+        for _ in expected.chars() {
+            got.push_str(client.get("/").await?.backend());
+        }
+        ensure!(sorted(&got) == sorted(expected), "dealt {got}, expected {expected} or as fair");
+        Ok(())
+    }
+
+    /// Whether it is `lb` that is judged.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.target.is_none()
+    }
+
+    /// That so many events came before a change. Of another balancer the change
+    /// is seen a moment later than it happens, so there may be more by then.
+    pub(crate) fn expect_count(&self, got: usize, expected: usize, what: &str) -> Result<()> {
+        let good = if self.is_ours() { got == expected } else { got >= expected };
+        ensure!(good, "{got} {what}, expected {expected}");
+        Ok(())
+    }
+
     /// The end of what the balancers printed.
     pub(crate) fn balancer_log(&self, lines: usize) -> String {
         let output = |event: Event| match event.kind {
@@ -173,23 +228,27 @@ impl World {
         with_processes(self.log.events()).iter().filter(arrived).count()
     }
 
-    /// What holds after every scenario: the balancers end cleanly on SIGTERM
-    /// and their ports are free, no backend panicked, the ledger balances.
-    pub(crate) async fn finish(&mut self) -> Result<()> {
-        self.backends.iter().for_each(Backend::release);
+    /// Ends the balancers.
+    ///
+    /// # Errors
+    /// Our own does not end cleanly.
+    pub(crate) async fn end(&mut self) -> Result<()> {
         for balancer in &mut self.balancers {
             balancer.terminate()?;
         }
         for balancer in &mut self.balancers {
             balancer.exited().await?;
-            let changes = balancer.said(0, " from=up ");
-            ensure!(self.changes_allowed || changes == 0, "{changes} servers were put out");
         }
-        // Several may have shared one.
-        for balancer in &self.balancers {
-            TcpListener::bind(balancer.addr)
-                .with_context(|| format!("{} is still taken", balancer.addr))?;
-        }
+        Ok(())
+    }
+
+    /// What holds after every scenario: the balancers end cleanly on SIGTERM,
+    /// no backend panicked, the ledger balances.
+    pub(crate) async fn finish(&mut self) -> Result<()> {
+        self.backends.iter().for_each(Backend::release);
+        self.end().await?;
+        let changes: usize = self.balancers.iter().map(Balancer::put_out).sum();
+        ensure!(self.changes_allowed || changes == 0, "{changes} servers were put out");
         let panics = self.log.panics();
         ensure!(panics.is_empty(), "a backend panicked: {}", panics.join("; "));
         let events = with_processes(self.log.events());

@@ -19,21 +19,24 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         out_after_fall,
         Events,
         "a non-200 takes it out after exactly `fall` probes"
-    ),
+    )
+    .anybodys(&["active_health", "rise_fall"]),
     scenario!(
         20,
         "active_health",
         back_after_rise,
         Events,
         "back after exactly `rise` passed probes"
-    ),
+    )
+    .anybodys(&["active_health", "rise_fall"]),
     scenario!(
         21,
         "active_health",
         back_within_period,
         Events,
         "the first probe that passes brings it back, in its old place"
-    ),
+    )
+    .anybodys(&["active_health"]),
     scenario!(
         22,
         "active_health",
@@ -105,7 +108,7 @@ async fn out_after_fall(w: &mut World) -> Result<()> {
     w.expect_sequence(&mut client, "ABC").await?;
     let out = w.lb()?.says(mark, &a, "down").await?;
     let failed = probes_between(w, &a, 500, mark, out.seq);
-    ensure!(failed == 3, "out after {failed} failing probes, expected exactly 3");
+    w.expect_count(failed, 3, "failing probes before it is out")?;
     w.expect_sequence(&mut client, "BCBC").await
 }
 
@@ -122,7 +125,7 @@ async fn back_after_rise(w: &mut World) -> Result<()> {
     w.expect_sequence(&mut client, "BCBC").await?;
     let back = w.lb()?.says(mark, &a, "up").await?;
     let passed = probes_between(w, &a, 200, mark, back.seq);
-    ensure!(passed == 3, "back after {passed} passing probes, expected exactly 3");
+    w.expect_count(passed, 3, "passing probes before it is back")?;
     w.expect_sequence(&mut client, "ABC").await
 }
 
@@ -138,7 +141,7 @@ async fn back_within_period(w: &mut World) -> Result<()> {
     b.revive().await?;
     let back = w.lb()?.says(mark, &b, "up").await?;
     let passed = probes_between(w, &b, 200, mark, back.seq);
-    ensure!(passed == 1, "back after {passed} passing probes, expected the first");
+    w.expect_count(passed, 1, "passing probes before it is back")?;
     w.expect_sequence(&mut client, "ABC").await
 }
 

@@ -14,28 +14,32 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         sizes,
         Events,
         "0 bytes to 16 MiB, with a length and chunked, both ways, unchanged"
-    ),
+    )
+    .basic(&[], "pages, pictures and uploads of every size arrive as they were sent"),
     scenario!(
         57,
         "bodies",
         through_reqwest,
         Events,
         "the same through a client that nobody here wrote"
-    ),
+    )
+    .anybodys(&["full_duplex"]),
     scenario!(
         57,
         "bodies",
         get_with_a_body,
         Events,
         "a GET's body arrives too, with a length and chunked"
-    ),
+    )
+    .anybodys(&["full_duplex"]),
     scenario!(
         65,
         "bodies",
         length_beside_coding,
         Events,
         "an answer with a coding and a length is what its coding says"
-    ),
+    )
+    .anybodys(&[]),
 ];
 
 const SIZES: [usize; 12] =

@@ -135,7 +135,7 @@ async fn finishes_after(w: &mut World, path: &str) -> Result<(Backend, Client, u
     change(w, path, &a.url()).await?;
     let mut client = w.client("c")?;
     w.expect_sequence(&mut client, "BCBC").await?;
-    ensure!(w.lb()?.said(mark, " drained") == 0, "drained with a request in flight");
+    ensure!(w.lb()?.said(mark, " drained")? == 0, "drained with a request in flight");
     a.release();
     ensure!(pending.read().await?.backend() == "A", "the parked request was answered elsewhere");
     Ok((a, client, mark))

@@ -34,7 +34,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         pipelined,
         Events,
         "requests sent ahead, with bodies and however cut, are answered in order by the rotation"
-    ),
+    )
+    .anybodys(&["full_duplex"]),
     scenario!(
         48,
         "clients",
@@ -48,21 +49,24 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         byte_by_byte,
         Events,
         "requests that come in single bytes are requests like others"
-    ),
+    )
+    .anybodys(&["full_duplex"]),
     scenario!(
         48,
         "clients",
         after_a_pause,
         Wall,
         "a connection that was idle for 1.2 s works as before, whole, in pieces or pipelined"
-    ),
+    )
+    .anybodys(&["full_duplex"]),
     scenario!(
         48,
         "clients",
         pause_in_a_head,
         Wall,
         "a request whose head pauses for 1.2 s, on a new and on a used connection"
-    ),
+    )
+    .anybodys(&[]),
 ];
 
 /// Longer than it takes until an idle connection is parked.

@@ -19,14 +19,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         refused,
         Events,
         "a dead server costs no GET and no POST, bodies arrive intact"
-    ),
+    ).basic(&[], "a server that has just died costs no client anything: what cannot be delivered there goes to the next"),
     scenario!(
         37,
         "failover",
         post_at_most_once,
         Events,
         "a POST that reached a server is never sent again"
-    ),
+    ).anybodys(&[]),
     scenario!(
         38,
         "failover",
@@ -89,7 +89,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         truncation_shows_to_http10,
         Events,
         "an HTTP/1.0 client, who knows the end by the close, sees a reset"
-    ),
+    ).anybodys(&[]),
     scenario!(
         45,
         "failover",
@@ -103,7 +103,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         truncation_shows,
         Events,
         "an answer that breaks off never ends cleanly"
-    ),
+    ).basic(&[], "half a page that looks like a whole one is worse than an error: it is stored and acted upon"),
 ];
 
 /// Whether an event is the arrival of a traffic request at `backend`.
@@ -119,16 +119,15 @@ async fn refused(w: &mut World) -> Result<()> {
         let mark = w.log.len();
         b.kill().await;
         for size in [0, 1, 1000, 100_000] {
+            // Whether the body arrived as it was is the ledger's to say.
             let body = testbed::body::pattern(size as u64, size);
-            let request = Request::new(method, "/?echo=1").body(body.clone());
-            let reply = client.send(request).await?;
+            let reply = client.send(Request::new(method, "/").body(body)).await?;
             let reason = reply.header("x-lb-reason");
             ensure!(
                 reply.status == 200,
                 "{method} of {size} bytes got {} {reason:?}",
                 reply.status
             );
-            ensure!(reply.body == body, "{method} of {size} bytes came back different");
         }
         w.lb()?.says(mark, &b, "down").await?;
         let mark = w.log.len();
@@ -147,16 +146,19 @@ async fn post_at_most_once(w: &mut World) -> Result<()> {
         [Fault::ResetAfterRequest, Fault::CloseAfterRequest, Fault::ResetAfterHead, Fault::Garbage]
     {
         b.arm(fault.clone(), 2);
-        let mut errors = 0;
+        let (mark, mut errors) = (w.log.len(), 0);
         for _ in 0..6 {
-            let reply = client.post("/", b"once".to_vec()).await?;
-            errors += usize::from(reply.status == 502);
-            ensure!(matches!(reply.status, 200 | 502), "status {}", reply.status);
+            let status = client.post("/", b"once".to_vec()).await.map(|reply| reply.status);
+            errors += usize::from(!matches!(status, Ok(200)));
+            ensure!(!w.is_ours() || matches!(status, Ok(200 | 502)), "{status:?}");
         }
+        // One that puts B out at once breaks but one of them on it.
+        let broken = if w.is_ours() { 2 } else { w.log.count(mark, received(&b)) };
         ensure!(
-            errors == 2,
-            "{errors} of 6 POSTs failed under {fault:?}, expected the 2 that B broke"
+            errors == broken,
+            "{errors} of 6 POSTs failed under {fault:?}, expected the {broken} that B broke"
         );
+        b.clear();
     }
     Ok(())
 }
@@ -338,7 +340,7 @@ async fn black_hole(w: &mut World) -> Result<()> {
     let statuses = running.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
     ensure!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
     w.lb()?.first_attempts(60).await?;
-    let waited = w.lb()?.said(0, &format!("failed={}:connect_timeout", a.addr()));
+    let waited = w.lb()?.said(0, &format!("failed={}:connect_timeout", a.addr()))?;
     ensure!(
         (1..=4).contains(&waited),
         "{waited} requests waited for a dead connect, expected 1 to 4"

@@ -23,14 +23,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         hop_by_hop_up,
         Events,
         "a server sees no field of the client's connection, nor any that Connection names"
-    ),
+    )
+    .anybodys(&[]),
     scenario!(
         64,
         "fields",
         hop_by_hop_down,
         Events,
         "a client sees no field of the server's connection, nor any that Connection names"
-    ),
+    )
+    .anybodys(&[]),
     scenario!(
         64,
         "fields",

@@ -24,21 +24,24 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         closes_without_notice,
         Events,
         "a server that closes each connection without notice costs one POST at most, not each"
-    ),
+    )
+    .anybodys(&[]),
     scenario!(
         46,
         "keep_alive",
         idle_close_then_request,
         Events,
         "a server that closes idle connections costs no request"
-    ),
+    )
+    .anybodys(&[]),
     scenario!(
         47,
         "keep_alive",
         race_1000,
         Events,
         "closed in the moment of the next request, 1 000 times: no GET fails, no POST twice"
-    ),
+    )
+    .anybodys(&[]),
     scenario!(
         47,
         "keep_alive",
@@ -52,7 +55,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         large_upload_on_fresh,
         Events,
         "an upload too large to repeat does not meet a dying connection"
-    ),
+    )
+    .anybodys(&[]),
     scenario!(
         49,
         "keep_alive",
@@ -66,14 +70,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         poisoned,
         Events,
         "bytes behind an answer, with it or later, are never the next answer"
-    ),
+    )
+    .anybodys(&["keep_alive"]),
     scenario!(
         50,
         "keep_alive",
         after_a_restart,
         Events,
         "no request meets a connection from before the server's restart"
-    ),
+    )
+    .anybodys(&[]),
     scenario!(
         46,
         "keep_alive",

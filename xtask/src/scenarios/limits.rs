@@ -134,7 +134,8 @@ async fn deadline(w: &mut World) -> Result<()> {
     ensure!(reply.status == 504, "status {}", reply.status);
     ensure!(reply.header("x-lb-reason") == Some("deadline_exceeded"), "{reply:?}");
     ensure!(began.elapsed() >= Duration::from_millis(500), "after {:?}", began.elapsed());
-    ensure!(w.arrivals("GET") == 2, "{} tries", w.arrivals("GET"));
+    // One, if the machine sleeps until the deadline; a third would begin behind it.
+    ensure!(matches!(w.arrivals("GET"), 1 | 2), "{} tries", w.arrivals("GET"));
     // It is about the answer's beginning: a long answer is not cut.
     all.iter().for_each(|backend| {
         backend.set_fault(Fault::Drip { chunk: 100, every: Duration::from_millis(100) });

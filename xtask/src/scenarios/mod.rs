@@ -63,7 +63,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
 }
 
 /// One line of the catalogue: number, family and function, how it judges time,
-/// and what it asserts.
+/// and what it asserts. It judges `lb` alone, unless `.anybodys()` or `.basic()`
+/// follows.
 macro_rules! scenario {
     ($number:literal, $group:literal, $function:ident, $clock:ident, $asserts:literal) => {
         crate::e2e::Scenario {
@@ -72,6 +73,7 @@ macro_rules! scenario {
             name: stringify!($function),
             clock: crate::e2e::Clock::$clock,
             asserts: $asserts,
+            judges: crate::e2e::Judges::Ours,
             run: |world| Box::pin($function(world)),
         }
     };

@@ -24,14 +24,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         poison_request_blames_nobody,
         Events,
         "a request that every server answers by closing puts nobody out"
-    ),
+    )
+    .anybodys(&[]),
     scenario!(
         32,
         "passive_health",
         errors_blame_nobody,
         Events,
         "4xx and 5xx on the traffic put nobody out: health is what probes say"
-    ),
+    )
+    .anybodys(&[]),
     scenario!(
         34,
         "passive_health",
@@ -45,7 +47,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         client_abort_blames_nobody,
         Events,
         "a client that goes away blames nobody and frees the server"
-    ),
+    )
+    .anybodys(&[]),
 ];
 
 async fn one_refused_connect(w: &mut World) -> Result<()> {
@@ -60,7 +63,7 @@ async fn one_refused_connect(w: &mut World) -> Result<()> {
     w.lb()?.says(mark, &b, "down").await?;
     w.lb()?.first_attempts(12).await?;
     // None, if a probe happened to come first.
-    let refused = w.lb()?.said(mark, &format!("failed={}:refused", b.addr()));
+    let refused = w.lb()?.said(mark, &format!("failed={}:refused", b.addr()))?;
     ensure!(refused <= 1, "{refused} requests met the dead server, expected at most one");
     let mark = w.log.len();
     b.revive().await?;
@@ -145,7 +148,7 @@ async fn last_one_stays(w: &mut World) -> Result<()> {
     let mut client = w.client("c")?;
     let mark = w.log.len();
     b.kill().await;
-    while w.lb()?.said(mark, " to=down ") == 0 {
+    while w.lb()?.said(mark, " to=down ")? == 0 {
         client.get("/").await?;
     }
     let mark = w.log.len();
@@ -160,6 +163,6 @@ async fn last_one_stays(w: &mut World) -> Result<()> {
     }
     a.clear();
     w.expect_sequence(&mut client, "AAA").await?;
-    ensure!(w.lb()?.said(mark, " from=up ") == 0, "the last one was put out");
+    ensure!(w.lb()?.said(mark, " from=up ")? == 0, "the last one was put out");
     Ok(())
 }

@@ -124,7 +124,7 @@ async fn upload(w: &mut World) -> Result<()> {
 
 /// The balancer's resident memory in KiB; none where the system does not tell.
 fn resident(w: &mut World) -> Result<Option<u64>> {
-    let pid = w.lb()?.pid().context("the balancer has ended")?;
+    let pid = w.lb()?.pid()?.context("the balancer has ended")?;
     let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
         w.log.note("resident memory is not judged: no /proc");
         return Ok(None);

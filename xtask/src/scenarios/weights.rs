@@ -11,7 +11,8 @@ use super::{rotation::in_parallel, scenario};
 use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    scenario!(10, "weights", exact_in_each_period, Events, "3,2,1: each period is exact"),
+    scenario!(10, "weights", exact_in_each_period, Events, "3,2,1: each period is exact")
+        .anybodys(&["weights"]),
     scenario!(
         10,
         "weights",
@@ -19,7 +20,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Quiescence,
         "8 clients: whole periods are exact, also one that is too long to lay out"
     ),
-    scenario!(11, "weights", smooth, Events, "3,1 is AABA; 3,2,1 is ABACBA; 5,1,1 is AABACAA"),
+    scenario!(11, "weights", smooth, Events, "3,1 is AABA; 3,2,1 is ABACBA; 5,1,1 is AABACAA")
+        .anybodys(&["weights", "golden_order"]),
     scenario!(
         12,
         "weights",

@@ -22,7 +22,8 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use tokio::process::Command;
 
-use super::child::{command, find};
+use super::child::command;
+use crate::programs::find;
 
 pub(crate) use running::Running;
 

@@ -1,0 +1,136 @@
+//! Target files: how a balancer is found, configured, started and judged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// What a target file says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TargetFile {
+    /// Its name in reports.
+    pub(crate) name: String,
+    /// What it is and how it is set up, in a sentence.
+    pub(crate) about: String,
+    /// The program: a name on the path, or a path.
+    pub(crate) program: String,
+    /// What makes the program tell its version.
+    #[serde(default)]
+    pub(crate) version: Vec<String>,
+    /// The command line; `{program}`, `{port}`, `{config}`, `{folder}`,
+    /// `{backends}`, `{urls}`, `{health_path}` and `{health_period}` are replaced.
+    pub(crate) command: String,
+    /// The name of the configuration file.
+    #[serde(default = "config_file")]
+    pub(crate) config_file: String,
+    /// Its text, as a Jinja template over `port`, `folder`, `servers`,
+    /// `algorithm` and `health`.
+    #[serde(default)]
+    pub(crate) config: String,
+    /// The shortest period between probes that it can be told, in milliseconds.
+    #[serde(default)]
+    pub(crate) shortest_period_ms: u64,
+    /// What it can do beyond dealing in turn.
+    #[serde(default)]
+    pub(crate) can: BTreeSet<String>,
+    /// What it cannot do, and why.
+    #[serde(default)]
+    pub(crate) lacks: BTreeMap<String, String>,
+    /// Scenarios that it is known to fail each time, and why.
+    #[serde(default)]
+    pub(crate) known: BTreeMap<String, String>,
+    /// Scenarios that it is known to fail now and then, and why.
+    #[serde(default)]
+    pub(crate) sometimes: BTreeMap<String, String>,
+}
+
+fn config_file() -> String {
+    "config".into()
+}
+
+/// The targets that the suite brings along.
+const BUILT_IN: &[&str] = &[
+    include_str!("../../../targets/nginx.toml"),
+    include_str!("../../../targets/nginx-default.toml"),
+    include_str!("../../../targets/haproxy.toml"),
+    include_str!("../../../targets/haproxy-default.toml"),
+    include_str!("../../../targets/caddy.toml"),
+    include_str!("../../../targets/caddy-default.toml"),
+];
+
+impl TargetFile {
+    /// The built-in target of this name, or the one in this file.
+    ///
+    /// # Errors
+    /// There is none, or it is not valid.
+    pub(crate) fn load(name: &str) -> Result<TargetFile> {
+        if name.ends_with(".toml") {
+            let text = std::fs::read_to_string(name)
+                .with_context(|| format!("cannot read the target file {name}"))?;
+            return TargetFile::parse(&text).with_context(|| format!("the target file {name}"));
+        }
+        let all = TargetFile::built_in()?;
+        let names: Vec<&str> = all.iter().map(|target| target.name.as_str()).collect();
+        let known = names.join(", ");
+        let found = all.iter().find(|target| target.name == name).cloned();
+        found.with_context(|| {
+            format!("no target {name:?}: there are {known}, or a file that ends in .toml")
+        })
+    }
+
+    /// All that the suite brings along.
+    ///
+    /// # Errors
+    /// None but mistakes of ours.
+    pub(crate) fn built_in() -> Result<Vec<TargetFile>> {
+        BUILT_IN.iter().map(|text| TargetFile::parse(text)).collect()
+    }
+
+    fn parse(text: &str) -> Result<TargetFile> {
+        let file: TargetFile = toml::from_str(text)?;
+        ensure!(!file.command.trim().is_empty(), "command: expected a command line");
+        ensure!(!file.name.trim().is_empty(), "name: expected a name");
+        if let Some(both) = file.can.iter().find(|can| file.lacks.contains_key(*can)) {
+            anyhow::bail!("{both} is both in `can` and in `lacks`");
+        }
+        Ok(file)
+    }
+
+    /// Why it cannot do something, unless it can.
+    pub(crate) fn reason_against(&self, need: &str) -> Option<String> {
+        if self.can.contains(need) {
+            return None;
+        }
+        Some(match self.lacks.get(need) {
+            Some(reason) => reason.clone(),
+            None => format!("{} is not known to offer {need}", self.name),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{e2e::Scenario, scenarios};
+
+    #[test]
+    fn built_in_targets_are_valid_and_know_scenarios_that_exist() {
+        let names: BTreeSet<String> = scenarios::all().map(Scenario::full_name).collect();
+        for target in TargetFile::built_in().unwrap() {
+            for known in target.known.keys().chain(target.sometimes.keys()) {
+                assert!(names.contains(known), "{}: no scenario {known}", target.name);
+            }
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let error = |text: &str| format!("{:#}", TargetFile::parse(text).unwrap_err());
+        assert!(error("name = 'x'").contains("missing field `about`"));
+        let both = "name='x'\nabout='x'\nprogram='x'\ncommand='x'\ncan=['a']\nlacks={a='b'}";
+        assert!(error(both).contains("a is both in `can` and in `lacks`"));
+        let error = format!("{:#}", TargetFile::load("ngnix").unwrap_err());
+        assert!(error.contains("nginx-default"), "{error}");
+    }
+}
