@@ -27,6 +27,8 @@ struct Cli {
 enum Task {
     /// Judge the `lb` program: run the scenarios against it on real sockets.
     E2e(e2e::Options),
+    /// Judge every balancer that is installed, as a page.
+    Matrix(e2e::matrix::Options),
     /// Measure `lb` beside nginx, HAProxy and Caddy, in one run.
     Bench(bench::Options),
     /// Start three sample backends and `lb` in front of them, to play with.
@@ -49,6 +51,7 @@ fn run(task: Task) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new()?;
     match task {
         Task::E2e(options) => runtime.block_on(e2e::run(options, scenarios::all())),
+        Task::Matrix(options) => runtime.block_on(e2e::matrix::run(options, scenarios::all())),
         Task::Bench(options) => bench::run(&options),
         Task::Demo(options) => runtime.block_on(demo::run(options)),
         Task::Mutants(options) => mutants::run(&options),

@@ -1,6 +1,7 @@
 //! `cargo xtask e2e`: choose scenarios, run them in parallel, report.
 
 mod balancer;
+pub(crate) mod matrix;
 mod report;
 mod runner;
 mod targets;

@@ -3,6 +3,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,7 +11,7 @@ use testbed::{
     backend::{Backend, Builder},
     client::Client,
     fairness, ledger,
-    log::{Event, EventKind, EventLog},
+    log::{DEFAULT_WATCHDOG, Event, EventKind, EventLog},
 };
 
 use super::{
@@ -36,8 +37,9 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(name: String, programs: Programs, target: Option<Arc<Target>>) -> Self {
+        let patience = target.as_ref().map_or(Duration::ZERO, |target| target.patience());
         World {
-            log: EventLog::new(),
+            log: EventLog::with_watchdog(DEFAULT_WATCHDOG + patience),
             programs,
             name,
             target,

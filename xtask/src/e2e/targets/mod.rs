@@ -164,7 +164,8 @@ impl Target {
     /// How long a scenario of it may take, beside what any may: its bounds are
     /// judged with a watchdog of twenty times their nominal value.
     pub(crate) fn patience(&self) -> Duration {
-        20 * self.period.unwrap_or_default()
+        let shortest = Duration::from_millis(self.file.shortest_period_ms);
+        20 * self.period.unwrap_or(shortest)
     }
 
     /// Whether it can do all of this.
