@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod browser;
 mod choices;
 mod cli;
 mod config;

@@ -1,6 +1,5 @@
 //! The status page, as people see it: in headless Chromium.
 
-mod browser;
 mod looks;
 mod stream;
 
@@ -11,10 +10,10 @@ use testbed::{backend::Backend, log::EventLog};
 use tokio::runtime::Runtime;
 
 use crate::{
+    browser::{self, Browser},
     cli::get,
     programs::{Running, lb_command},
 };
-use browser::Browser;
 
 /// A balancer with an admin API in front of three servers of this process.
 struct World {

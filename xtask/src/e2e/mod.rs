@@ -5,12 +5,18 @@ mod report;
 mod runner;
 mod world;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Instant, SystemTime},
+};
 
 use anyhow::Result;
 use clap::Args;
 
 use crate::programs;
+
+use report::{Reports, Results, Target};
 
 pub(crate) use balancer::Balancer;
 pub(crate) use runner::{Clock, Scenario};
@@ -38,16 +44,23 @@ pub(crate) struct Options {
     /// Judge this `lb` program instead of building one.
     #[arg(long, value_name = "FILE")]
     lb: Option<PathBuf>,
+    #[command(flatten)]
+    reports: report::Files,
 }
 
 /// Runs the command over the scenarios `all`.
 ///
 /// # Errors
 /// The harness itself fails; failed scenarios are an exit code.
+#[allow(clippy::disallowed_methods, reason = "when a run was and how long, for whoever reads it")]
 pub(crate) async fn run(
     options: Options,
     all: impl Iterator<Item = &'static Scenario>,
 ) -> Result<ExitCode> {
+    if options.reports.json_schema {
+        print!("{}", report::schema());
+        return Ok(ExitCode::SUCCESS);
+    }
     let chosen = choose(all, &options.filter);
     if chosen.is_empty() {
         eprintln!("error: no scenario matches; --list shows them all");
@@ -57,6 +70,13 @@ pub(crate) async fn run(
         report::list(&chosen);
         return Ok(ExitCode::SUCCESS);
     }
+    let reports = match Reports::open(&options.reports) {
+        Ok(reports) => reports,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return Ok(ExitCode::from(2));
+        }
+    };
     let mut programs = programs::build(options.release)?;
     let mut flags = String::new();
     if options.release {
@@ -68,8 +88,11 @@ pub(crate) async fn run(
     }
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let jobs = options.jobs.map_or(2 * cores, usize::from);
-    let results = runner::run_all(&programs, &chosen, options.repeat, jobs).await;
-    Ok(report::close(&results, &flags))
+    let (began, clock) = (SystemTime::now(), Instant::now());
+    let outcomes = runner::run_all(&programs, &chosen, options.repeat, jobs, &reports).await;
+    let target = Target::of("lb", &programs.lb);
+    let results = Results::of(target, began, clock.elapsed(), &outcomes, &flags);
+    reports.close(&results, &outcomes)
 }
 
 fn choose(

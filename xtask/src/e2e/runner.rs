@@ -1,18 +1,22 @@
 //! Runs scenarios in parallel, each in a world of its own.
 
 use std::{
+    any::Any,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use futures_util::FutureExt;
 use testbed::log::EventLog;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{World, report::Progress};
+use super::{
+    World,
+    report::{Progress, Reports},
+};
 use crate::programs::Programs;
 
 /// No scenario takes this long; one that does hangs.
@@ -63,7 +67,7 @@ pub(crate) struct Outcome {
     pub(crate) took: Duration,
     /// What is to be thought of it.
     pub(crate) verdict: Verdict,
-    /// What all parties did.
+    /// What all parties did; empty if it passed and nobody wants to know.
     pub(crate) log: EventLog,
 }
 
@@ -88,31 +92,11 @@ pub(crate) enum Verdict {
 pub(crate) struct Failure {
     /// The assertion that failed.
     pub(crate) message: String,
-    /// The end of the balancer's log.
-    pub(crate) balancer: String,
+    /// Whether it is the scenario that is broken.
+    pub(crate) panicked: bool,
 }
 
 impl Verdict {
-    /// In a word or two.
-    pub(crate) fn word(&self) -> &'static str {
-        match self {
-            Verdict::Pass => "pass",
-            Verdict::Fail(_) => "FAIL",
-            Verdict::ExpectedFail(..) => "expected fail",
-            Verdict::StaleExpectation(_) => "STALE EXPECTATION",
-            Verdict::Skip(_) => "skip",
-            Verdict::SetupFailed(_) => "SETUP FAILED",
-        }
-    }
-
-    /// Whether the run as a whole has failed with it.
-    pub(crate) fn is_bad(&self) -> bool {
-        match self {
-            Verdict::Fail(_) | Verdict::StaleExpectation(_) | Verdict::SetupFailed(_) => true,
-            Verdict::Pass | Verdict::ExpectedFail(..) | Verdict::Skip(_) => false,
-        }
-    }
-
     /// What went wrong, if anything did.
     pub(crate) fn failure(&self) -> Option<&Failure> {
         match self {
@@ -134,51 +118,70 @@ impl Verdict {
     }
 }
 
-/// Runs each of `scenarios` `repeat` times, `jobs` at a time.
+impl Failure {
+    /// An assertion that failed.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Failure { message: message.into(), panicked: false }
+    }
+
+    /// A scenario that panicked, with this.
+    fn panicked(payload: &(dyn Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = format!("the scenario panicked: {}", text.unwrap_or("(no message)"));
+        Failure { message, panicked: true }
+    }
+}
+
+/// Runs each of `scenarios` `repeat` times, `jobs` at a time. The outcomes are
+/// in the order of `scenarios`, the runs of each one after the other.
 pub(crate) async fn run_all(
     programs: &Programs,
     scenarios: &[&'static Scenario],
     repeat: u32,
     jobs: usize,
+    reports: &Reports,
 ) -> Vec<Outcome> {
-    let progress = Arc::new(Progress::new(scenarios.len() as u64 * u64::from(repeat)));
+    let runs = scenarios.len() as u64 * u64::from(repeat);
+    let (progress, keep_logs) = (Progress::new(runs, reports.out()), reports.keep_logs());
+    let progress = Arc::new(progress);
     let places = Arc::new(Semaphore::new(jobs));
     let mut running = JoinSet::new();
-    for _ in 0..repeat {
-        for scenario in scenarios.iter().copied() {
+    for run in 0..repeat {
+        for (place, scenario) in scenarios.iter().copied().enumerate() {
             let (places, programs) = (places.clone(), programs.clone());
             let progress = progress.clone();
             running.spawn(async move {
                 let _place = places.acquire().await;
-                let outcome = run_one(scenario, programs).await;
+                let outcome = run_one(scenario, programs, keep_logs).await;
                 progress.ended(&outcome);
-                outcome
+                ((place, run), outcome)
             });
         }
     }
-    let outcomes = running.join_all().await;
+    let mut outcomes = running.join_all().await;
     progress.finish();
-    outcomes
+    outcomes.sort_by_key(|(order, _)| *order);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 #[allow(clippy::disallowed_methods, reason = "the time that a run took, for whoever waits for it")]
-async fn run_one(scenario: &'static Scenario, programs: Programs) -> Outcome {
+async fn run_one(scenario: &'static Scenario, programs: Programs, keep_log: bool) -> Outcome {
     let began = Instant::now();
     let mut world = World::new(scenario.full_name(), programs);
     let played = AssertUnwindSafe(play(scenario, &mut world)).catch_unwind();
-    let result = match tokio::time::timeout(WATCHDOG, played).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(anyhow!("the scenario panicked")),
-        Err(_) => Err(anyhow!("the scenario hangs: not over after {WATCHDOG:?}")),
+    let verdict = match tokio::time::timeout(WATCHDOG, played).await {
+        Ok(Ok(Ok(()))) => Verdict::Pass,
+        Ok(Ok(Err(error))) => Verdict::Fail(Failure::new(format!("{error:#}"))),
+        Ok(Err(panic)) => Verdict::Fail(Failure::panicked(&*panic)),
+        Err(_) => {
+            let message = format!("the scenario hangs: not over after {WATCHDOG:?}");
+            Verdict::Fail(Failure::new(message))
+        }
     };
-    let verdict = match result {
-        Ok(()) => Verdict::Pass,
-        Err(error) => Verdict::Fail(Failure {
-            message: format!("{error:#}"),
-            balancer: world.balancer_log(30),
-        }),
-    };
-    Outcome { scenario, took: began.elapsed(), verdict, log: world.log.clone() }
+    let wanted = keep_log || verdict.failure().is_some();
+    let log = if wanted { world.log.clone() } else { EventLog::new() };
+    Outcome { scenario, took: began.elapsed(), verdict, log }
 }
 
 /// The scenario, and what is asserted after every one.

@@ -9,12 +9,14 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::programs::WATCHDOG;
+/// How long anything may take before a test gives up.
+const WATCHDOG: Duration = Duration::from_secs(30);
 
 /// What a shell does to give Chromium descriptors 3 and 4.
 const PIPES: &str = "exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>&2";
@@ -34,7 +36,7 @@ const FLAGS: &[&str] = &[
 
 /// Whether there is a browser. Without one a test is skipped aloud, except in
 /// CI, where it must be.
-pub(super) fn is_here() -> bool {
+pub(crate) fn is_here() -> bool {
     let mut command = Command::new("chromium");
     command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     let here = command.status().is_ok_and(|status| status.success());
@@ -46,20 +48,20 @@ pub(super) fn is_here() -> bool {
 }
 
 /// A browser with one page; killed when dropped.
-pub(super) struct Browser {
+pub(crate) struct Browser {
     child: Child,
     pipe: ChildStdin,
     messages: Receiver<Value>,
     session: Value,
     calls: u64,
     /// What has happened in it: requests, console, dialogs.
-    pub(super) events: Vec<Value>,
+    pub(crate) events: Vec<Value>,
     _profile: TempDir,
 }
 
 impl Browser {
     /// Opens a page of this size.
-    pub(super) fn open(url: &str, width: u32, height: u32) -> Browser {
+    pub(crate) fn open(url: &str, width: u32, height: u32) -> Browser {
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", PIPES, "chromium"]).args(FLAGS);
@@ -92,7 +94,7 @@ impl Browser {
 
     /// One call of the protocol, and its result.
     #[track_caller]
-    pub(super) fn call(&mut self, method: &str, params: Value) -> Value {
+    pub(crate) fn call(&mut self, method: &str, params: Value) -> Value {
         self.calls += 1;
         let mut call = json!({ "id": self.calls, "method": method, "params": params });
         if self.session.is_string() {
@@ -114,7 +116,7 @@ impl Browser {
 
     /// What an expression, or the promise that it is, comes to.
     #[track_caller]
-    pub(super) fn eval(&mut self, expression: &str) -> Value {
+    pub(crate) fn eval(&mut self, expression: &str) -> Value {
         let params =
             json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
         let mut result = self.call("Runtime.evaluate", params);
@@ -125,7 +127,7 @@ impl Browser {
     /// Waits until an expression is true. It is looked at whenever the page
     /// changes.
     #[track_caller]
-    pub(super) fn until(&mut self, expression: &str) {
+    pub(crate) fn until(&mut self, expression: &str) {
         let limit = WATCHDOG.as_millis() * 2 / 3;
         let promise = format!(
             "new Promise((done) => {{
@@ -144,20 +146,20 @@ impl Browser {
     }
 
     /// Makes the window as large as this.
-    pub(super) fn resize(&mut self, width: u32, height: u32) {
+    pub(crate) fn resize(&mut self, width: u32, height: u32) {
         let size =
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.call("Emulation.setDeviceMetricsOverride", size);
     }
 
     /// Prefers `light` or `dark`.
-    pub(super) fn prefer(&mut self, scheme: &str) {
+    pub(crate) fn prefer(&mut self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.call("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
     /// Presses a key at what has the focus.
-    pub(super) fn press_enter(&mut self) {
+    pub(crate) fn press_enter(&mut self) {
         for kind in ["keyDown", "keyUp"] {
             let key = json!({
                 "type": kind, "key": "Enter", "code": "Enter", "text": "\r",
@@ -168,7 +170,7 @@ impl Browser {
     }
 
     /// What of its events has this name.
-    pub(super) fn events_of(&self, method: &str) -> Vec<&Value> {
+    pub(crate) fn events_of(&self, method: &str) -> Vec<&Value> {
         let events = self.events.iter().filter(|event| event["method"] == method);
         events.map(|event| &event["params"]).collect()
     }
