@@ -269,7 +269,9 @@ fn what_cannot_be_written_is_found_at_once() {
 #[test]
 fn a_long_history_keeps_its_end_and_what_the_message_names() {
     let log = history();
-    (0..5000).for_each(|_| drop(log.note("x")));
+    for _ in 0..5000 {
+        log.note("x");
+    }
     let kept = telling(log.events(), "nonce=2: was lost", 100);
     assert_eq!(kept.len(), 100);
     let of_it = |event: &&Event| event.nonce() == Some(2);
@@ -346,12 +348,17 @@ fn the_page_shows_a_failure_to_its_last_byte() {
         for width in [360, 700, 1200] {
             page.resize(width, 900);
             assert_eq!(page.eval(EXCESS), 0, "{scheme}, {width} px");
+            assert_eq!(page.eval(browser::FAINT_TEXTS), json!([]), "{scheme}, {width} px");
         }
     }
     page.resize(360, 900);
     page.eval("location.hash = ''");
     page.until("!document.getElementById('overview').hidden");
     assert_eq!(page.eval(EXCESS), 0);
+    for scheme in ["light", "dark"] {
+        page.prefer(scheme);
+        assert_eq!(page.eval(browser::FAINT_TEXTS), json!([]), "{scheme}");
+    }
 
     let noise = ["Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"];
     for noise in noise.map(|name| page.events_of(name)) {
