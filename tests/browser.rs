@@ -9,12 +9,14 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::programs::WATCHDOG;
+/// How long anything may take before a test gives up.
+const WATCHDOG: Duration = Duration::from_secs(30);
 
 /// What a shell does to give Chromium descriptors 3 and 4.
 const PIPES: &str = "exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>&2";
@@ -34,6 +36,31 @@ const FLAGS: &[&str] = &[
 
 /// The event of a page that is there with all that belongs to it.
 const LOADED: &str = "Page.loadEventFired";
+/// The texts whose contrast to what is behind them is under 4.5 (WCAG 2.2,
+/// 1.4.3), and what it is.
+pub(crate) const FAINT_TEXTS: &str = "(() => {
+    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map((value) => value / 255)
+        .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
+    const behind = (node) => {
+        for (let at = node; at; at = at.parentElement) {
+            const colour = parts(getComputedStyle(at).backgroundColor);
+            if (colour.length === 3 || colour[3] === 1) return colour;
+        }
+        return [255, 255, 255];
+    };
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const faint = [];
+    for (let text; (text = texts.nextNode());) {
+        const node = text.parentElement;
+        if (!text.data.trim() || node.tagName === 'SCRIPT' || !node.checkVisibility()) continue;
+        const [a, b] = [parts(getComputedStyle(node).color), behind(node)].map(light);
+        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (contrast < 4.5) faint.push(`${text.data.trim()}: ${contrast.toFixed(2)}`);
+    }
+    return faint;
+})()";
 
 /// Whether there is a browser. Without one a test is skipped aloud, except in
 /// CI, where it must be.

@@ -9,6 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::body::BodyDigest;
+use crate::fault::{Fault, Health};
+
+/// How many bytes of what a client wrote or read an event keeps at most.
+pub const EXCERPT: usize = 4096;
 
 /// One entry of an [`EventLog`](crate::log::EventLog).
 #[derive(Clone, Debug)]
@@ -38,6 +42,8 @@ pub enum EventKind {
         target: String,
         /// The body it is going to write.
         body: BodyDigest,
+        /// The head it is going to write: its first [`EXCERPT`] bytes.
+        head: Arc<[u8]>,
     },
     /// A client has read a whole answer.
     Answered {
@@ -57,6 +63,8 @@ pub enum EventKind {
         promised: Option<BodyDigest>,
         /// The body that the client read.
         body: BodyDigest,
+        /// The answer's head, as it came: its first [`EXCERPT`] bytes.
+        head: Arc<[u8]>,
     },
     /// A client's request came to nothing.
     Failed {
@@ -68,6 +76,26 @@ pub enum EventKind {
         status: Option<u16>,
         /// What went wrong.
         error: String,
+        /// What there is of the answer's head: its first [`EXCERPT`] bytes.
+        head: Arc<[u8]>,
+    },
+    /// A client that writes bytes, not requests, is about to write these.
+    Wrote {
+        /// The client's name.
+        client: Arc<str>,
+        /// The first [`EXCERPT`] bytes.
+        bytes: Arc<[u8]>,
+        /// How many they are altogether.
+        total: u64,
+    },
+    /// A client that writes bytes, not requests, has read these.
+    Read {
+        /// The client's name.
+        client: Arc<str>,
+        /// The first [`EXCERPT`] bytes.
+        bytes: Arc<[u8]>,
+        /// How many they are altogether.
+        total: u64,
     },
     /// A backend has read a request's head.
     Received {
@@ -131,6 +159,42 @@ pub enum EventKind {
         /// The backend's number of the connection.
         connection: u64,
     },
+    /// A backend has its port.
+    Started {
+        /// The backend's name.
+        backend: Arc<str>,
+        /// Where it listens, or will.
+        addr: SocketAddr,
+        /// Whether it does already.
+        listens: bool,
+    },
+    /// What a backend does with requests is about to change.
+    Armed {
+        /// The backend's name.
+        backend: Arc<str>,
+        /// What it does.
+        fault: Fault,
+        /// With how many requests; none if it is with all, until it is told
+        /// otherwise.
+        times: Option<u64>,
+    },
+    /// A backend is about to forget its faults.
+    Cleared {
+        /// The backend's name.
+        backend: Arc<str>,
+    },
+    /// How a backend answers probes is about to change.
+    HealthSet {
+        /// The backend's name.
+        backend: Arc<str>,
+        /// The answer.
+        health: Health,
+    },
+    /// A backend's listener is closed and connects hang.
+    BlackHoled {
+        /// The backend's name.
+        backend: Arc<str>,
+    },
     /// A backend's listener is closed and its connections are reset.
     Killed {
         /// The backend's name.
@@ -181,6 +245,11 @@ impl Event {
             | EventKind::Probed { backend, .. }
             | EventKind::Accepted { backend, .. }
             | EventKind::Closed { backend, .. }
+            | EventKind::Started { backend, .. }
+            | EventKind::Armed { backend, .. }
+            | EventKind::Cleared { backend }
+            | EventKind::HealthSet { backend, .. }
+            | EventKind::BlackHoled { backend }
             | EventKind::Killed { backend }
             | EventKind::Stopped { backend }
             | EventKind::Revived { backend } => Some(backend),
@@ -189,10 +258,38 @@ impl Event {
     }
 }
 
+impl EventKind {
+    /// That `client` is about to write `bytes`.
+    pub fn wrote(client: &Arc<str>, bytes: &[u8]) -> Self {
+        let client = Arc::clone(client);
+        Self::Wrote { client, bytes: excerpt(bytes), total: bytes.len() as u64 }
+    }
+
+    /// That `client` has read `bytes`.
+    pub fn read(client: &Arc<str>, bytes: &[u8]) -> Self {
+        let client = Arc::clone(client);
+        Self::Read { client, bytes: excerpt(bytes), total: bytes.len() as u64 }
+    }
+}
+
+/// The first [`EXCERPT`] bytes.
+pub(crate) fn excerpt(bytes: &[u8]) -> Arc<[u8]> {
+    bytes[..bytes.len().min(EXCERPT)].into()
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.at.as_secs_f64() * 1e3;
         write!(f, "seq={} at_ms={at:.3} {}", self.seq, self.kind)
+    }
+}
+
+/// The start of some bytes in a key=value line.
+struct Start<'a>(&'a [u8]);
+
+impl fmt::Display for Start<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0[..self.0.len().min(60)].escape_ascii())
     }
 }
 
@@ -212,12 +309,12 @@ impl fmt::Display for EventKind {
     #[rustfmt::skip]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sent { client, nonce, method, target, body } =>
+            Self::Sent { client, nonce, method, target, body, .. } =>
                 write!(f, "event=sent client={client} nonce={nonce} method={method} target={target} body={body}"),
             Self::Answered { client, nonce, status, backend, echo, received, body, .. } =>
                 write!(f, "event=answered client={client} nonce={nonce} status={status} backend={} echo={} received={} body={body}",
                     Maybe(backend), Maybe(echo), Maybe(received)),
-            Self::Failed { client, nonce, status, error } =>
+            Self::Failed { client, nonce, status, error, .. } =>
                 write!(f, "event=failed client={client} nonce={nonce} status={} error={error:?}", Maybe(status)),
             Self::Received { backend, connection, nonce, method, target, head } =>
                 write!(f, "event=received backend={backend} connection={connection} nonce={} method={method} target={target} head_bytes={}",
@@ -230,6 +327,13 @@ impl fmt::Display for EventKind {
             Self::Accepted { backend, connection, peer } =>
                 write!(f, "event=accepted backend={backend} connection={connection} peer={peer}"),
             Self::Closed { backend, connection } => write!(f, "event=closed backend={backend} connection={connection}"),
+            Self::Wrote { client, bytes, total } => write!(f, "event=wrote client={client} bytes={total} start={}", Start(bytes)),
+            Self::Read { client, bytes, total } => write!(f, "event=read client={client} bytes={total} start={}", Start(bytes)),
+            Self::Started { backend, addr, listens } => write!(f, "event=started backend={backend} addr={addr} listens={listens}"),
+            Self::Armed { backend, fault, times } => write!(f, "event=armed backend={backend} times={} fault={fault}", Maybe(times)),
+            Self::Cleared { backend } => write!(f, "event=cleared backend={backend}"),
+            Self::HealthSet { backend, health } => write!(f, "event=health_set backend={backend} health={health}"),
+            Self::BlackHoled { backend } => write!(f, "event=black_holed backend={backend}"),
             Self::Killed { backend } => write!(f, "event=killed backend={backend}"),
             Self::Stopped { backend } => write!(f, "event=stopped backend={backend}"),
             Self::Revived { backend } => write!(f, "event=revived backend={backend}"),

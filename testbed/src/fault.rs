@@ -3,6 +3,7 @@
 //! Owns the names of the faults. What each does on the wire is in
 //! [`crate::backend`], and what a raw client then sees is in `tests/faults.rs`.
 
+use std::fmt;
 use std::time::Duration;
 
 /// What a backend does with a traffic request instead of answering it well.
@@ -142,5 +143,54 @@ pub enum Health {
 impl Default for Health {
     fn default() -> Self {
         Self::Status(200)
+    }
+}
+
+/// As it is written in code; of bytes, their start.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, bytes) = match self {
+            Self::ExtraBytes(bytes) => ("ExtraBytes", bytes),
+            Self::ExtraBytesLater(bytes) => ("ExtraBytesLater", bytes),
+            Self::SwitchProtocols(bytes) => ("SwitchProtocols", bytes),
+            Self::RawAnswer(bytes) => ("RawAnswer", bytes),
+            Self::RawKeepAlive(bytes) => ("RawKeepAlive", bytes),
+            short => return write!(f, "{short:?}"),
+        };
+        named(f, name, bytes)
+    }
+}
+
+/// As it is written in code; of bytes, their start.
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Raw(bytes) => named(f, "Raw", bytes),
+            short => write!(f, "{short:?}"),
+        }
+    }
+}
+
+fn named(f: &mut fmt::Formatter<'_>, name: &str, bytes: &[u8]) -> fmt::Result {
+    let more = if bytes.len() > 60 { "..." } else { "" };
+    write!(f, "{name}(\"{}\"{more})", bytes[..bytes.len().min(60)].escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_as_text_and_only_their_start() {
+        let text = |fault: Fault| fault.to_string();
+        assert_eq!(text(Fault::Status(503)), "Status(503)");
+        assert_eq!(
+            text(Fault::RawAnswer(b"HTTP/1.1\0\r\n".into())),
+            r#"RawAnswer("HTTP/1.1\x00\r\n")"#
+        );
+        assert_eq!(
+            text(Fault::ExtraBytes(vec![b'x'; 9999])).len(),
+            60 + r#"ExtraBytes(""...)"#.len()
+        );
     }
 }

@@ -25,6 +25,7 @@ fn kind(words: &[&str]) -> EventKind {
             method: words[1].into(),
             target: "/".into(),
             body: body(2),
+            head: Arc::from(&b""[..]),
         },
         "r" => EventKind::Received {
             backend: words[1].into(),
@@ -50,8 +51,15 @@ fn kind(words: &[&str]) -> EventKind {
             received: Some(body(4)),
             promised: Some(body(5)),
             body: body(6),
+            head: Arc::from(&b""[..]),
         },
-        _ => EventKind::Failed { client: "c".into(), nonce, status: None, error: "eof".into() },
+        _ => EventKind::Failed {
+            client: "c".into(),
+            nonce,
+            status: None,
+            error: "eof".into(),
+            head: Arc::from(&b""[..]),
+        },
     }
 }
 

@@ -6,33 +6,10 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::json;
 
 use super::{Browser, World, all_up, browser, check_quiet};
-use crate::programs::{Running, lb_command};
-
-/// The texts whose contrast to what is behind them is under 4.5 (WCAG 2.2,
-/// 1.4.3), and what it is.
-const FAINT_TEXTS: &str = "(() => {
-    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-    const light = ([r, g, b]) => [r, g, b].map((value) => value / 255)
-        .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
-    const behind = (node) => {
-        for (let at = node; at; at = at.parentElement) {
-            const colour = parts(getComputedStyle(at).backgroundColor);
-            if (colour.length === 3 || colour[3] === 1) return colour;
-        }
-        return [255, 255, 255];
-    };
-    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    const faint = [];
-    for (let text; (text = texts.nextNode());) {
-        const node = text.parentElement;
-        if (!text.data.trim() || node.tagName === 'SCRIPT' || !node.checkVisibility()) continue;
-        const [a, b] = [parts(getComputedStyle(node).color), behind(node)].map(light);
-        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (contrast < 4.5) faint.push(`${text.data.trim()}: ${contrast.toFixed(2)}`);
-    }
-    return faint;
-})()";
+use crate::{
+    browser::FAINT_TEXTS,
+    programs::{Running, lb_command},
+};
 
 /// How much wider the page is than its window, or the table than the page, in
 /// pixels.

@@ -20,9 +20,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::fault::{Fault, Health};
-use crate::log::EventLog;
+use crate::log::{EventKind, EventLog};
 use crate::net::{Loopback, Net};
-use shared::{Faults, Shared};
+use shared::Shared;
 use supervisor::{Command, Supervisor};
 
 mod act;
@@ -168,18 +168,18 @@ impl Backend {
 
     /// What it does with traffic requests from now on, after the armed faults.
     pub fn set_fault(&self, fault: Fault) {
-        self.inner.shared.faults(|faults| faults.standing = fault);
+        self.inner.shared.stand(fault);
     }
 
     /// What it does with the next `times` traffic requests, after those armed
     /// before.
     pub fn arm(&self, fault: Fault, times: u64) {
-        self.inner.shared.faults(|faults| faults.arm(fault, times));
+        self.inner.shared.arm(fault, times);
     }
 
     /// No faults from now on. Parked requests stay parked.
     pub fn clear(&self) {
-        self.inner.shared.faults(Faults::clear);
+        self.inner.shared.clear();
     }
 
     /// Lets go all requests whose [`Fault::Park`] has begun (or another fault
@@ -270,7 +270,8 @@ impl Builder {
             true => None,
             false => Some(net.listen(&hold).await?),
         };
-        let shared = Arc::new(self.shared(log));
+        let listens = !self.down;
+        let shared = Arc::new(self.shared(log, addr, listens));
         let (commands, obeyed) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(net, hold, listener, Arc::clone(&shared));
         tokio::spawn(supervisor.run(obeyed));
@@ -278,14 +279,20 @@ impl Builder {
         Ok(Backend { inner: Arc::new(inner) })
     }
 
-    fn shared(self, log: &EventLog) -> Shared {
-        let mut faults = Faults::default();
-        faults.standing = self.fault;
-        for (fault, times) in self.armed {
-            faults.arm(fault, times);
+    /// What the first connection meets, in the log too.
+    fn shared(self, log: &EventLog, addr: SocketAddr, listens: bool) -> Shared {
+        let shared = Shared::new(self.name.into(), log.clone(), self.health_path, self.body);
+        shared.record(EventKind::Started { backend: Arc::clone(&shared.name), addr, listens });
+        if self.fault != Fault::None {
+            shared.stand(self.fault);
         }
-        let name = self.name.into();
-        Shared::new(name, log.clone(), self.health_path, self.body, faults, self.health)
+        for (fault, times) in self.armed {
+            shared.arm(fault, times);
+        }
+        if self.health != Health::default() {
+            shared.set_health(self.health);
+        }
+        shared
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     /// Met by whoever no armed fault is left for.
-    pub(crate) standing: Fault,
+    standing: Fault,
     /// Each with how many requests are still to meet it, which is never 0.
     armed: VecDeque<(Fault, u64)>,
 }
@@ -52,21 +52,14 @@ pub(crate) struct Ticket {
 struct Counted(Arc<AtomicUsize>);
 
 impl Shared {
-    pub(crate) fn new(
-        name: Arc<str>,
-        log: EventLog,
-        health_path: String,
-        body: Vec<u8>,
-        faults: Faults,
-        health: Health,
-    ) -> Self {
+    pub(crate) fn new(name: Arc<str>, log: EventLog, health_path: String, body: Vec<u8>) -> Self {
         Self {
             name,
             log,
             health_path,
             body,
-            faults: Mutex::new(faults),
-            health: Mutex::new(health),
+            faults: Mutex::default(),
+            health: Mutex::default(),
             releases: watch::Sender::new(0),
             parked: Arc::default(),
             panics: Mutex::default(),
@@ -85,8 +78,36 @@ impl Shared {
         lock(&self.health).clone()
     }
 
+    // What changes is logged first: what follows from it is logged later.
+
     pub(crate) fn set_health(&self, health: Health) {
+        self.record(EventKind::HealthSet { backend: self.named(), health: health.clone() });
         *lock(&self.health) = health;
+    }
+
+    /// Meets whoever no armed fault is left for.
+    pub(crate) fn stand(&self, fault: Fault) {
+        self.armed(&fault, None);
+        self.faults(|faults| faults.standing = fault);
+    }
+
+    /// Meets the next `times` requests, after those armed before.
+    pub(crate) fn arm(&self, fault: Fault, times: u64) {
+        self.armed(&fault, Some(times));
+        self.faults(|faults| faults.arm(fault, times));
+    }
+
+    pub(crate) fn clear(&self) {
+        self.record(EventKind::Cleared { backend: self.named() });
+        self.faults(Faults::clear);
+    }
+
+    fn armed(&self, fault: &Fault, times: Option<u64>) {
+        self.record(EventKind::Armed { backend: self.named(), fault: fault.clone(), times });
+    }
+
+    fn named(&self) -> Arc<str> {
+        Arc::clone(&self.name)
     }
 
     pub(crate) fn faults<T>(&self, change: impl FnOnce(&mut Faults) -> T) -> T {
@@ -132,13 +153,13 @@ impl Shared {
 
 impl Faults {
     /// The next `times` requests meet `fault`, after those armed before.
-    pub(crate) fn arm(&mut self, fault: Fault, times: u64) {
+    fn arm(&mut self, fault: Fault, times: u64) {
         if times > 0 {
             self.armed.push_back((fault, times));
         }
     }
 
-    pub(crate) fn clear(&mut self) {
+    fn clear(&mut self) {
         *self = Self::default();
     }
 

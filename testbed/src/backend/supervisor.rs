@@ -152,7 +152,7 @@ impl<N: Net> Supervisor<N> {
     async fn black_hole(&mut self) -> io::Result<()> {
         self.close_ears();
         self.hole = Some(self.net.black_hole(&self.hold).await?);
-        self.shared.note("black hole");
+        self.shared.record(EventKind::BlackHoled { backend: Arc::clone(&self.shared.name) });
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use tokio::time::error::Elapsed;
 
 use super::reply::{ClientError, Reply};
 use super::{Client, Request};
+use crate::event::excerpt;
 use crate::log::{EventKind, EventLog};
 use crate::net::Net;
 
@@ -22,6 +23,8 @@ pub(super) struct Attempt {
     timeout: Duration,
     /// The answer's status once its head is read.
     pub(super) status: Option<u16>,
+    /// What has been read of the answer's head, at most an excerpt.
+    pub(super) head: Arc<[u8]>,
     /// Whether the outcome is logged.
     settled: bool,
 }
@@ -36,6 +39,7 @@ impl Attempt {
             method: request.method().into(),
             timeout: client.timeout,
             status: None,
+            head: Arc::default(),
             settled: false,
         };
         attempt.log.record(EventKind::Sent {
@@ -44,6 +48,7 @@ impl Attempt {
             method: Arc::clone(&attempt.method),
             target: request.target().to_owned(),
             body: request.digest(),
+            head: excerpt(request.head(&client.host(), attempt.nonce).as_bytes()),
         });
         attempt
     }
@@ -102,6 +107,7 @@ impl Attempt {
             received: reply.number("x-received"),
             promised: reply.number("x-body"),
             body: reply.digest(),
+            head: Arc::clone(&self.head),
         });
     }
 
@@ -112,6 +118,7 @@ impl Attempt {
             nonce: self.nonce,
             status: self.status,
             error,
+            head: Arc::clone(&self.head),
         });
     }
 }

@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::http1::Inbox;
-use crate::log::EventLog;
+use crate::log::{EventKind, EventLog};
 use crate::net::{Loopback, Net};
 use attempt::Attempt;
 use reading::Reader;
@@ -163,14 +163,13 @@ impl<N: Net> Client<N> {
     }
 
     /// Sends raw bytes on a new connection and reads until the other side
-    /// closes; nothing is added, nothing is checked, and only a note is logged.
+    /// closes; nothing is added and nothing is checked.
     /// The timeout ends it too, with what was read by then.
     ///
     /// # Errors
     /// If it cannot connect.
     pub async fn raw(&mut self, bytes: &[u8]) -> Result<Vec<u8>, ClientError> {
-        let (name, len) = (&self.name, bytes.len());
-        self.log.note(format!("client={name} raw_bytes={len}"));
+        self.log.record(EventKind::wrote(&self.name, bytes));
         let connect = self.net.connect(self.addr);
         let mut stream = connect.await.map_err(ClientError::Connect)?;
         let mut inbox = Inbox::default();
@@ -180,6 +179,7 @@ impl<N: Net> Client<N> {
             while let Ok(1..) = inbox.fill(&mut stream).await {}
         };
         let _ = timeout(self.timeout, talk).await;
+        self.log.record(EventKind::read(&self.name, inbox.data()));
         Ok(inbox.data().to_vec())
     }
 

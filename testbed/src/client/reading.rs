@@ -9,6 +9,7 @@ use tokio::io::AsyncRead;
 
 use super::attempt::Attempt;
 use super::reply::{ClientError, Reply};
+use crate::event::excerpt;
 use crate::http1::head::{AnswerHead, Framing};
 use crate::http1::{Inbox, Malformed, body::BodyDecoder};
 
@@ -58,6 +59,11 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
     async fn head(&mut self) -> Result<AnswerHead, ClientError> {
         loop {
             let parsed = AnswerHead::parse(self.inbox.data());
+            let len = match &parsed {
+                Ok(Some(head)) => head.len,
+                _ => self.inbox.data().len(),
+            };
+            self.attempt.head = excerpt(&self.inbox.data()[..len]);
             if let Some(head) = parsed.map_err(ClientError::Malformed)? {
                 self.inbox.consume(head.len);
                 return Ok(head);

@@ -90,8 +90,8 @@ impl Request {
         BodyDigest::of(&self.body)
     }
 
-    /// Head and body as they go over the wire.
-    pub(super) fn bytes(&self, host: &str, nonce: u64) -> Vec<u8> {
+    /// The head as it goes over the wire.
+    pub(super) fn head(&self, host: &str, nonce: u64) -> String {
         let mut head = format!("{} {} HTTP/1.{}\r\n", self.method, self.target, self.minor_version);
         let has_host = self.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
         if !has_host {
@@ -107,7 +107,12 @@ impl Request {
             push(&mut head, "Content-Length", &self.body.len().to_string());
         }
         head.push_str("\r\n");
-        let mut bytes = head.into_bytes();
+        head
+    }
+
+    /// Head and body as they go over the wire.
+    pub(super) fn bytes(&self, host: &str, nonce: u64) -> Vec<u8> {
+        let mut bytes = self.head(host, nonce).into_bytes();
         match self.chunked {
             true => bytes.append(&mut encode_chunked(&self.body, nonce, true)),
             false => bytes.extend_from_slice(&self.body),

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{
     Judges, Scenario,
+    report::{Reports, VerdictName},
     runner::{self, Outcome, Verdict},
     targets::Target,
 };
@@ -82,8 +83,10 @@ pub(crate) async fn run(
                 return Ok(ExitCode::from(2));
             }
         };
-        let outcomes = runner::run_all(&programs, target.as_ref(), &judging, 1, jobs).await;
-        bad += outcomes.iter().filter(|outcome| outcome.verdict.is_bad()).count();
+        let outcomes =
+            runner::run_all(&programs, target.as_ref(), &judging, 1, jobs, &Reports::none()).await;
+        bad +=
+            outcomes.iter().filter(|outcome| VerdictName::from(&outcome.verdict).is_bad()).count();
         columns.push(Column::new(target.as_deref(), &outcomes));
     }
     let page = page(&judging, &columns);

@@ -7,13 +7,19 @@ mod runner;
 mod targets;
 mod world;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::programs;
 
+use report::{Reports, Results};
 use runner::Level;
 use targets::{Shape, Target, Typed};
 
@@ -58,6 +64,8 @@ pub(crate) struct Options {
     /// Which scenarios: `basic` are those that any load balancer should pass.
     #[arg(long, value_enum, default_value = "full")]
     level: Level,
+    #[command(flatten)]
+    reports: report::Files,
 }
 
 /// A balancer of one's own.
@@ -97,6 +105,7 @@ fn period(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// The harness itself fails; failed scenarios are an exit code.
+#[allow(clippy::disallowed_methods, reason = "when a run was and how long, for whoever reads it")]
 pub(crate) async fn run(
     options: Options,
     all: impl Iterator<Item = &'static Scenario>,
@@ -105,6 +114,10 @@ pub(crate) async fn run(
         for (name, about) in Target::names()? {
             println!("{name:<16} {about}");
         }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if options.reports.json_schema {
+        print!("{}", report::schema());
         return Ok(ExitCode::SUCCESS);
     }
     let chosen = choose(all, &options.filter, options.level);
@@ -116,28 +129,36 @@ pub(crate) async fn run(
         report::list(&chosen);
         return Ok(ExitCode::SUCCESS);
     }
-    let target = match options.target() {
-        Ok(Ok(target)) => target.map(Arc::new),
-        Ok(Err(missing)) => {
+    let (target, reports) = match (options.target(), Reports::open(&options.reports)) {
+        (Ok(Ok(target)), Ok(reports)) => (target.map(Arc::new), reports),
+        (Ok(Err(missing)), Ok(_)) => {
             println!("skipped: {missing}");
             println!("0 passed, 0 failed, {} skipped", chosen.len());
             return Ok(if options.require { ExitCode::from(4) } else { ExitCode::SUCCESS });
         }
-        Err(error) => {
+        (Err(error), _) | (_, Err(error)) => {
             eprintln!("error: {error:#}");
             return Ok(ExitCode::from(2));
         }
     };
     if let Some(target) = &target {
-        println!("judging {} {}: {}", target.name(), target.version, target.about());
+        let line = format!("judging {} {}: {}", target.name(), target.version, target.about());
+        reports.out().line(&line);
     }
     let mut programs = programs::build(options.release)?;
     let flags = options.repeats();
     programs.lb = options.lb.unwrap_or(programs.lb);
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let jobs = options.jobs.map_or(2 * cores, usize::from);
-    let results = runner::run_all(&programs, target.as_ref(), &chosen, options.repeat, jobs).await;
-    Ok(report::close(&results, &flags))
+    let (began, clock) = (SystemTime::now(), Instant::now());
+    let outcomes =
+        runner::run_all(&programs, target.as_ref(), &chosen, options.repeat, jobs, &reports).await;
+    let judged = match &target {
+        None => report::Target::of("lb", &programs.lb),
+        Some(target) => report::Target::named(target.name(), &target.version),
+    };
+    let results = Results::of(judged, began, clock.elapsed(), &outcomes, &flags);
+    reports.close(&results, &outcomes)
 }
 
 impl Options {

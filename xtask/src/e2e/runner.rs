@@ -1,13 +1,14 @@
 //! Runs scenarios in parallel, each in a world of its own.
 
 use std::{
+    any::Any,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::ValueEnum;
 use futures_util::FutureExt;
 use testbed::log::EventLog;
@@ -15,7 +16,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     World,
-    report::Progress,
+    report::{Progress, Reports},
     targets::{SetupFailed, Target, Unsupported},
 };
 use crate::programs::Programs;
@@ -133,7 +134,7 @@ pub(crate) struct Outcome {
     pub(crate) took: Duration,
     /// What is to be thought of it.
     pub(crate) verdict: Verdict,
-    /// What all parties did.
+    /// What all parties did; empty if it passed and nobody wants to know.
     pub(crate) log: EventLog,
 }
 
@@ -157,31 +158,11 @@ pub(crate) enum Verdict {
 pub(crate) struct Failure {
     /// The assertion that failed.
     pub(crate) message: String,
-    /// The end of the balancer's log.
-    pub(crate) balancer: String,
+    /// Whether it is the scenario that is broken.
+    pub(crate) panicked: bool,
 }
 
 impl Verdict {
-    /// In a word or two.
-    pub(crate) fn word(&self) -> &'static str {
-        match self {
-            Verdict::Pass => "pass",
-            Verdict::Fail(_) => "FAIL",
-            Verdict::ExpectedFail(..) => "expected fail",
-            Verdict::StaleExpectation(_) => "STALE EXPECTATION",
-            Verdict::Skip(_) => "skip",
-            Verdict::SetupFailed(_) => "SETUP FAILED",
-        }
-    }
-
-    /// Whether the run as a whole has failed with it.
-    pub(crate) fn is_bad(&self) -> bool {
-        match self {
-            Verdict::Fail(_) | Verdict::StaleExpectation(_) | Verdict::SetupFailed(_) => true,
-            Verdict::Pass | Verdict::ExpectedFail(..) | Verdict::Skip(_) => false,
-        }
-    }
-
     /// What went wrong, if anything did.
     pub(crate) fn failure(&self) -> Option<&Failure> {
         match self {
@@ -203,32 +184,65 @@ impl Verdict {
     }
 }
 
-/// Runs each of `scenarios` `repeat` times, `jobs` at a time.
+impl Verdict {
+    /// The same of a target that is `known` to fail, each time or not.
+    fn expecting(self, known: Option<(&str, bool)>) -> Verdict {
+        match (self, known) {
+            (Verdict::Fail(failure), Some((reason, _))) if !failure.panicked => {
+                Verdict::ExpectedFail(failure, reason.to_owned())
+            }
+            (Verdict::Pass, Some((reason, true))) => Verdict::StaleExpectation(reason.to_owned()),
+            (verdict, _) => verdict,
+        }
+    }
+}
+
+impl Failure {
+    /// An assertion that failed.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Failure { message: message.into(), panicked: false }
+    }
+
+    /// A scenario that panicked, with this.
+    fn panicked(payload: &(dyn Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = format!("the scenario panicked: {}", text.unwrap_or("(no message)"));
+        Failure { message, panicked: true }
+    }
+}
+
+/// Runs each of `scenarios` `repeat` times, `jobs` at a time. The outcomes are
+/// in the order of `scenarios`, the runs of each one after the other.
 pub(crate) async fn run_all(
     programs: &Programs,
     target: Option<&Arc<Target>>,
     scenarios: &[&'static Scenario],
     repeat: u32,
     jobs: usize,
+    reports: &Reports,
 ) -> Vec<Outcome> {
-    let progress = Arc::new(Progress::new(scenarios.len() as u64 * u64::from(repeat)));
+    let runs = scenarios.len() as u64 * u64::from(repeat);
+    let (progress, keep_logs) = (Progress::new(runs, reports.out()), reports.keep_logs());
+    let progress = Arc::new(progress);
     let places = Arc::new(Semaphore::new(jobs));
     let mut running = JoinSet::new();
-    for _ in 0..repeat {
-        for scenario in scenarios.iter().copied() {
+    for run in 0..repeat {
+        for (place, scenario) in scenarios.iter().copied().enumerate() {
             let (places, programs, target) = (places.clone(), programs.clone(), target.cloned());
             let progress = progress.clone();
             running.spawn(async move {
                 let _place = places.acquire().await;
-                let outcome = run_one(scenario, programs, target).await;
+                let outcome = run_one(scenario, programs, target, keep_logs).await;
                 progress.ended(&outcome);
-                outcome
+                ((place, run), outcome)
             });
         }
     }
-    let outcomes = running.join_all().await;
+    let mut outcomes = running.join_all().await;
     progress.finish();
-    outcomes
+    outcomes.sort_by_key(|(order, _)| *order);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 #[allow(clippy::disallowed_methods, reason = "the time that a run took, for whoever waits for it")]
@@ -236,51 +250,47 @@ async fn run_one(
     scenario: &'static Scenario,
     programs: Programs,
     target: Option<Arc<Target>>,
+    keep_log: bool,
 ) -> Outcome {
     let began = Instant::now();
     let mut world = World::new(scenario.full_name(), programs, target.clone());
-    let result = match scenario.can_judge(target.as_deref()) {
+    let verdict = match scenario.can_judge(target.as_deref()) {
         Ok(()) => watched(scenario, &mut world, target.as_deref()).await,
-        no => no,
+        Err(no) => judge(no),
     };
     let known = target.as_ref().and_then(|target| target.known(&scenario.full_name()));
-    let verdict = judge(result, known, &world);
-    Outcome { scenario, took: began.elapsed(), verdict, log: world.log.clone() }
+    let verdict = verdict.expecting(known);
+    let wanted = keep_log || verdict.failure().is_some();
+    let log = if wanted { world.log.clone() } else { EventLog::new() };
+    Outcome { scenario, took: began.elapsed(), verdict, log }
 }
 
 /// Plays the scenario, which may neither hang nor panic, and ends its balancers.
-async fn watched(scenario: &Scenario, world: &mut World, target: Option<&Target>) -> Result<()> {
+async fn watched(scenario: &Scenario, world: &mut World, target: Option<&Target>) -> Verdict {
     let watchdog = WATCHDOG + target.map_or(Duration::ZERO, Target::patience);
     let played = AssertUnwindSafe(play(scenario, world)).catch_unwind();
-    let result = match tokio::time::timeout(watchdog, played).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(anyhow!("the scenario panicked")),
-        Err(_) => Err(anyhow!("the scenario hangs: not over after {watchdog:?}")),
-    };
-    match result {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            // What it says itself is worth more than how it ends after that.
-            let _ = world.end().await;
-            Err(error)
+    let verdict = match tokio::time::timeout(watchdog, played).await {
+        Ok(Ok(Ok(()))) => return Verdict::Pass,
+        Ok(Ok(Err(error))) => judge(error),
+        Ok(Err(panic)) => Verdict::Fail(Failure::panicked(&*panic)),
+        Err(_) => {
+            let message = format!("the scenario hangs: not over after {watchdog:?}");
+            Verdict::Fail(Failure::new(message))
         }
-    }
+    };
+    // What went wrong is worth more than how the balancers end after that.
+    let _ = world.end().await;
+    verdict
 }
 
-/// What a result means, for a target that is `known` to fail, each time or not.
-fn judge(result: Result<()>, known: Option<(&str, bool)>, world: &World) -> Verdict {
-    let error = match (result, known) {
-        (Ok(()), None | Some((_, false))) => return Verdict::Pass,
-        (Ok(()), Some((reason, true))) => return Verdict::StaleExpectation(reason.to_owned()),
-        (Err(error), _) => error,
-    };
+/// What an error of a scenario means.
+fn judge(error: anyhow::Error) -> Verdict {
     if let Some(Unsupported(reason)) = error.downcast_ref() {
         return Verdict::Skip(reason.clone());
     }
-    let failure = Failure { message: format!("{error:#}"), balancer: world.balancer_log(30) };
-    match known {
-        _ if error.downcast_ref::<SetupFailed>().is_some() => Verdict::SetupFailed(failure),
-        Some((reason, _)) => Verdict::ExpectedFail(failure, reason.to_owned()),
+    let failure = Failure::new(format!("{error:#}"));
+    match error.downcast_ref() {
+        Some(SetupFailed(_)) => Verdict::SetupFailed(failure),
         None => Verdict::Fail(failure),
     }
 }

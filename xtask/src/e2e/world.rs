@@ -214,16 +214,6 @@ impl World {
         Ok(())
     }
 
-    /// The end of what the balancers printed.
-    pub(crate) fn balancer_log(&self, lines: usize) -> String {
-        let output = |event: Event| match event.kind {
-            EventKind::Output { source, line } => Some(format!("{source}: {line}")),
-            _ => None,
-        };
-        let all: Vec<String> = self.log.events().into_iter().filter_map(output).collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
-    }
-
     /// How many requests of this method reached a backend.
     pub(crate) fn arrivals(&self, method: &str) -> usize {
         let arrived = |event: &&Event| matches!(&event.kind, EventKind::Received { method: got, .. } if **got == *method);

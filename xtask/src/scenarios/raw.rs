@@ -1,11 +1,14 @@
 //! Clients that write bytes, not requests.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use testbed::http1::{
-    body::BodyDecoder,
-    head::{AnswerHead, Fields, Framing},
+use testbed::{
+    http1::{
+        body::BodyDecoder,
+        head::{AnswerHead, Fields, Framing},
+    },
+    log::{EventKind, EventLog},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,8 +21,13 @@ use crate::e2e::World;
 /// How long anything may take before a scenario gives up.
 const WATCHDOG: Duration = Duration::from_secs(20);
 
-/// A bare connection to the balancer.
-pub(super) struct Raw(TcpStream);
+/// A bare connection to the balancer. In the log it has the name by which the
+/// balancer knows it: its port.
+pub(super) struct Raw {
+    stream: TcpStream,
+    name: Arc<str>,
+    log: EventLog,
+}
 
 /// One whole answer, as it was read.
 pub(super) struct Answer {
@@ -40,22 +48,27 @@ impl Raw {
     pub(super) async fn connect(w: &mut World) -> Result<Self> {
         let stream = TcpStream::connect(w.lb()?.addr).await?;
         stream.set_nodelay(true)?;
-        Ok(Raw(stream))
+        let name = format!("port {}", stream.local_addr()?.port()).into();
+        Ok(Raw { stream, name, log: w.log.clone() })
     }
 
     pub(super) async fn write(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
-        Ok(self.0.write_all(bytes.as_ref()).await?)
+        self.log.record(EventKind::wrote(&self.name, bytes.as_ref()));
+        Ok(self.stream.write_all(bytes.as_ref()).await?)
     }
 
     /// Writes as much of `bytes` as there is room for, at least one.
     pub(super) async fn write_some(&mut self, bytes: &[u8]) -> Result<usize> {
-        Ok(self.0.write(bytes).await?)
+        let written = self.stream.write(bytes).await?;
+        self.log.record(EventKind::wrote(&self.name, &bytes[..written]));
+        Ok(written)
     }
 
     /// Writes `bytes`, at most `size` at a time.
     pub(super) async fn write_in_pieces(&mut self, bytes: &[u8], size: usize) -> Result<()> {
+        self.log.record(EventKind::wrote(&self.name, bytes));
         for piece in bytes.chunks(size) {
-            self.write(piece).await?;
+            self.stream.write_all(piece).await?;
             tokio::task::yield_now().await;
         }
         Ok(())
@@ -69,7 +82,10 @@ impl Raw {
         let mut decoder = BodyDecoder::new(framing);
         let mut body = Vec::new();
         if framing == Framing::UntilClose {
-            timeout(WATCHDOG, self.0.read_to_end(&mut body)).await.context("no end came")??;
+            timeout(WATCHDOG, self.stream.read_to_end(&mut body))
+                .await
+                .context("no end came")??;
+            self.has_read(&body);
         } else if let Framing::Length(length) = framing {
             body = self.exactly(usize::try_from(length)?).await?;
         } else {
@@ -94,19 +110,20 @@ impl Raw {
     /// Whether nothing has come that nobody expected.
     pub(super) async fn is_silent(&self) -> bool {
         tokio::task::yield_now().await;
-        let read = self.0.try_read(&mut [0]);
+        let read = self.stream.try_read(&mut [0]);
         matches!(read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     /// Ends this direction.
     pub(super) async fn finish(&mut self) -> Result<()> {
-        Ok(self.0.shutdown().await?)
+        Ok(self.stream.shutdown().await?)
     }
 
     /// Everything until the other side closes, as text.
     pub(super) async fn rest(&mut self) -> Result<String> {
         let mut bytes = Vec::new();
-        let read = timeout(WATCHDOG, self.0.read_to_end(&mut bytes)).await;
+        let read = timeout(WATCHDOG, self.stream.read_to_end(&mut bytes)).await;
+        self.has_read(&bytes);
         read.with_context(|| format!("still open after {}", String::from_utf8_lossy(&bytes)))??;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -114,19 +131,34 @@ impl Raw {
     /// Exactly so many bytes.
     pub(super) async fn exactly(&mut self, count: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; count];
-        timeout(WATCHDOG, self.0.read_exact(&mut bytes)).await.context("too few bytes came")??;
+        timeout(WATCHDOG, self.stream.read_exact(&mut bytes))
+            .await
+            .context("too few bytes came")??;
+        self.has_read(&bytes);
         Ok(bytes)
     }
 
     /// Everything until `end`, as text.
     pub(super) async fn until(&mut self, end: &str) -> Result<String> {
         let mut bytes = Vec::new();
-        while !bytes.ends_with(end.as_bytes()) {
-            let byte = timeout(WATCHDOG, self.0.read_u8()).await;
-            let got = || format!("waited for {end:?} after {:?}", String::from_utf8_lossy(&bytes));
-            bytes.push(byte.with_context(got)?.with_context(got)?);
+        let read = self.read_until(end.as_bytes(), &mut bytes).await;
+        self.has_read(&bytes);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        read.with_context(|| format!("waited for {end:?} after {text:?}"))?;
+        Ok(text)
+    }
+
+    async fn read_until(&mut self, end: &[u8], bytes: &mut Vec<u8>) -> Result<()> {
+        while !bytes.ends_with(end) {
+            bytes.push(timeout(WATCHDOG, self.stream.read_u8()).await??);
         }
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(())
+    }
+
+    fn has_read(&self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.log.record(EventKind::read(&self.name, bytes));
+        }
     }
 }
 
