@@ -81,6 +81,13 @@ impl World {
         self.start(None, &servers, flags).await
     }
 
+    /// The flags for probes every `period`. Ours time out after a period at the
+    /// latest: a machine that stalls for so long is not to put a server out.
+    pub(crate) fn probing(&self, period: &'static str) -> Vec<&'static str> {
+        let fall: &[&str] = if self.is_ours() { &["--fall", "3"] } else { &[] };
+        [&["--health-period", period], fall].concat()
+    }
+
     /// Starts a balancer that inherits `listener`, in front of all backends.
     pub(crate) async fn balance_on(
         &mut self,

@@ -114,7 +114,7 @@ async fn out_after_fall(w: &mut World) -> Result<()> {
 
 async fn back_after_rise(w: &mut World) -> Result<()> {
     let [a, _, _] = w.backends(["A", "B", "C"]).await?;
-    w.balance(&["--health-period", "300ms", "--rise", "3"]).await?;
+    w.balance(&["--health-period", "300ms", "--rise", "3", "--fall", "2"]).await?;
     let mark = w.log.len();
     a.set_health(Health::Status(503));
     w.lb()?.says(mark, &a, "down").await?;
@@ -131,7 +131,7 @@ async fn back_after_rise(w: &mut World) -> Result<()> {
 
 async fn back_within_period(w: &mut World) -> Result<()> {
     let [_, b, _] = w.backends(["A", "B", "C"]).await?;
-    w.balance(&["--health-period", "300ms"]).await?;
+    w.balance(&w.probing("300ms")).await?;
     let mut client = w.client("c")?;
     let mark = w.log.len();
     b.kill().await;
@@ -148,7 +148,7 @@ async fn back_within_period(w: &mut World) -> Result<()> {
 async fn hanging_probe(w: &mut World) -> Result<()> {
     let [a, _, _] = w.backends(["A", "B", "C"]).await?;
     let mark = w.log.note("the balancer does not run yet");
-    w.balance(&["--health-period", "500ms", "--health-timeout", "200ms"]).await?;
+    w.balance(&["--health-period", "500ms", "--health-timeout", "200ms", "--fall", "2"]).await?;
     a.set_health(Health::Hang);
     let out = w.lb()?.says(mark, &a, "down").await?;
     // The first probe passed; the second began nine tenths of a period after
@@ -209,7 +209,7 @@ async fn hanging_server_delays_no_other(w: &mut World) -> Result<()> {
 async fn all_down_and_back(w: &mut World) -> Result<()> {
     w.expect_errors();
     let all = w.backends(["A", "B", "C"]).await?;
-    w.balance(&["--health-period", "300ms"]).await?;
+    w.balance(&w.probing("300ms")).await?;
     let mut client = w.client("c")?;
     w.expect_sequence(&mut client, "ABC").await?;
     let mark = w.log.len();
@@ -239,7 +239,7 @@ async fn nothing_before_the_first_pass(w: &mut World) -> Result<()> {
         let c = w.backend(Backend::builder("C")).await?;
         [a, b, c]
     };
-    w.balance(&["--health-period", "300ms"]).await?;
+    w.balance(&w.probing("300ms")).await?;
     let mut client = w.client("c")?;
     w.expect_sequence(&mut client, "ACAC").await?;
     let mark = w.log.len();

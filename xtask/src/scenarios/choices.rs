@@ -155,7 +155,7 @@ async fn owners(w: &mut World, field: &str, before: &str) -> Result<Vec<String>>
 
 async fn same_key_same_server(w: &mut World) -> Result<()> {
     let [_, b, _] = w.backends(["A", "B", "C"]).await?;
-    w.balance(&["--algorithm", "hash:header=X-User", "--health-period", "300ms"]).await?;
+    w.balance(&[&["--algorithm", "hash:header=X-User"], &w.probing("300ms")[..]].concat()).await?;
     let first = owners(w, "X-User", "").await?;
     for name in ["A", "B", "C"] {
         ensure!(first.iter().any(|owner| owner == name), "{name} owns none of 60 keys");

@@ -113,7 +113,7 @@ pub(super) fn received(backend: &Backend) -> impl FnMut(&Event) -> bool + '_ {
 
 async fn refused(w: &mut World) -> Result<()> {
     let [_, b, _] = w.backends(["A", "B", "C"]).await?;
-    w.balance(&["--health-period", "400ms"]).await?;
+    w.balance(&w.probing("300ms")).await?;
     let mut client = w.client("c")?;
     for method in ["GET", "POST", "PUT", "PATCH"] {
         let mark = w.log.len();

@@ -103,7 +103,6 @@ async fn idle_close_then_request(w: &mut World) -> Result<()> {
         backend.set_fault(Fault::CloseAfterAnswer);
     }
     let mut client = w.client("c")?;
-    let closed = |event: &Event| matches!(event.kind, EventKind::Closed { .. });
     for round in 0..20 {
         let mark = w.log.len();
         let reply = match round % 4 {
@@ -111,6 +110,11 @@ async fn idle_close_then_request(w: &mut World) -> Result<()> {
             _ => client.post("/", b"once".to_vec()).await?,
         };
         ensure!(reply.status == 200, "status {}", reply.status);
+        let its = connection_since(w, mark)?;
+        let closed = |event: &Event| {
+            matches!(&event.kind, EventKind::Closed { backend, connection }
+                if **backend == *reply.backend() && *connection == its)
+        };
         w.log.wait_from(mark, "the server to close", closed).await?;
     }
     Ok(())

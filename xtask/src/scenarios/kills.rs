@@ -159,7 +159,7 @@ async fn sigkilled_processes(w: &mut World) -> Result<()> {
         servers.push(server);
     }
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.port.addr()).collect();
-    w.balance_over(&addresses, &["--health-period", "200ms", "--fall", "5"]).await?;
+    w.balance_over(&addresses, &["--health-period", "500ms", "--fall", "3"]).await?;
     let mut victim = Victim { server: &servers[1], process: &mut processes[1] };
     under_load(w, 8, async {
         for _ in 0..5 {

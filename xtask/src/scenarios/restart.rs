@@ -94,6 +94,9 @@ async fn kept_connections_are_told(w: &mut World) -> Result<()> {
     kept.write(GET).await?;
     ensure!(!is_last(&kept.answer("GET").await?), "it says too early that it closes");
     w.balance_on(&listener, &[]).await?;
+    // Just used, however long the start took.
+    kept.write(GET).await?;
+    ensure!(!is_last(&kept.answer("GET").await?), "it says too early that it closes");
     let mark = w.log.len();
     w.balancer(old)?.terminate()?;
     w.balancer(old)?.prints(mark, "stopping").await?;

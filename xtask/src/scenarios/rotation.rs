@@ -205,7 +205,7 @@ async fn statuses(client: &mut Client, count: usize) -> Result<Vec<(Arc<str>, u1
 
 async fn leave_and_return(w: &mut World) -> Result<()> {
     let [_, b, _] = w.backends(["A", "B", "C"]).await?;
-    w.balance(&["--health-period", "300ms"]).await?;
+    w.balance(&w.probing("300ms")).await?;
     let mut client = w.client("c")?;
     // The rotation goes on behind the last one dealt, wherever that is: it does
     // not begin anew.
@@ -227,7 +227,7 @@ async fn leave_and_return(w: &mut World) -> Result<()> {
 
 async fn strict_in_each_epoch(w: &mut World) -> Result<()> {
     let [_, b, _] = w.backends(["A", "B", "C"]).await?;
-    w.balance(&["--health-period", "300ms"]).await?;
+    w.balance(&w.probing("300ms")).await?;
     for _ in 0..2 {
         let mark = w.log.len();
         b.kill().await;

@@ -22,6 +22,7 @@ mod browser;
 
 const fn scenario(number: u32, name: &'static str) -> Scenario {
     Scenario {
+        judges: crate::e2e::Judges::Ours,
         number,
         group: if number < 3 { "rotation" } else { "failover" },
         name,
