@@ -7,7 +7,7 @@ use std::time::Duration;
 use testbed::backend::Backend;
 use testbed::body::{BodyDigest, pattern};
 use testbed::client::{Client, ClientError, Request};
-use testbed::event::{Event, EventKind};
+use testbed::event::{EXCERPT, Event, EventKind};
 use testbed::fairness;
 use testbed::fault::Fault;
 use testbed::ledger::{self, Summary};
@@ -218,4 +218,57 @@ async fn pipelined_requests_are_answered_in_order() {
     let at = |what: &str| text.find(what).unwrap();
     assert!(at("X-Nonce: 901") < at("X-Nonce: 902"));
     assert_eq!(log.count(0, accepted), 1);
+}
+
+/// The heads in the log: of requests as they were sent and received, and of
+/// answers; with the kind's first letter.
+fn heads(log: &EventLog) -> Vec<(char, String)> {
+    let head = |event: Event| match event.kind {
+        EventKind::Sent { head, .. } => Some(('s', head)),
+        EventKind::Received { head, .. } => Some(('r', head)),
+        EventKind::Answered { head, .. } => Some(('a', head)),
+        EventKind::Failed { head, .. } => Some(('f', head)),
+        EventKind::Wrote { bytes, .. } => Some(('w', bytes)),
+        EventKind::Read { bytes, .. } => Some(('R', bytes)),
+        _ => None,
+    };
+    let text = |(kind, head): (char, std::sync::Arc<[u8]>)| {
+        (kind, String::from_utf8_lossy(&head).into_owned())
+    };
+    log.events().into_iter().filter_map(head).map(text).collect()
+}
+
+#[tokio::test]
+async fn the_log_has_heads_as_they_went_over_the_wire() {
+    let (a, mut client, log) = start(Fault::None).await;
+    client.send(Request::new("POST", "/x").header("X-A", "b").body("12")).await.unwrap();
+    let host = a.addr();
+    let sent = format!(
+        "POST /x HTTP/1.1\r\nHost: {host}\r\nX-Nonce: 1\r\nX-A: b\r\nContent-Length: 2\r\n\r\n"
+    );
+    let heads = heads(&log);
+    assert_eq!(heads[..2], [('s', sent.clone()), ('r', sent)]);
+    let (kind, answer) = &heads[2];
+    assert_eq!(*kind, 'a');
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_log_has_what_came_instead_of_a_head_and_bounds_all() {
+    let (_a, mut client, log) = start(Fault::RawAnswer(b"HTTP/1.1 2".into())).await;
+    client.get("/").await.unwrap_err();
+    assert_eq!(heads(&log).last().unwrap(), &('f', "HTTP/1.1 2".to_owned()));
+
+    let (_a, mut client, log) = start(Fault::HugeHead(100_000)).await;
+    client.get("/").await.unwrap();
+    let raw = [b"GET / HTTP/1.0\r\nX: ", &[b'x'; 9000][..], b"\r\n\r\n"].concat();
+    client.raw(&raw).await.unwrap();
+    let lengths: Vec<_> = heads(&log).into_iter().map(|(k, head)| (k, head.len())).collect();
+    assert_eq!(lengths.len(), 6, "{lengths:?}");
+    for answer in ['a', 'w', 'R'] {
+        assert!(lengths.contains(&(answer, EXCERPT)), "{lengths:?}");
+    }
+    let written =
+        |e: &Event| matches!(e.kind, EventKind::Wrote { total, .. } if total == raw.len() as u64);
+    assert_eq!(log.count(0, written), 1);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use testbed::backend::Backend;
 use testbed::client::{Client, ClientError, Request};
 use testbed::event::{Event, EventKind};
-use testbed::fault::Fault;
+use testbed::fault::{Fault, Health};
 use testbed::keeper::PortKeeper;
 use testbed::log::EventLog;
 use testbed::process::Process;
@@ -237,4 +237,35 @@ async fn be_names_a_taken_port_and_a_bad_argument() {
         let lines = lines(&log);
         assert!(lines.len() == 1 && lines[0].starts_with(&text), "{lines:?}");
     }
+}
+
+#[tokio::test]
+async fn the_log_says_what_a_backend_was_told() {
+    let log = EventLog::new();
+    let builder = Backend::builder("A").fault(Fault::Hang).arm(Fault::Park, 2).down();
+    let a = builder.health(Health::Status(500)).start(&log).await.unwrap();
+    a.revive().await.unwrap();
+    a.set_health(Health::default());
+    a.set_fault(Fault::Status(503));
+    a.clear();
+    a.black_hole().await.unwrap();
+    a.kill().await;
+    let told: Vec<_> = log.events().iter().map(|event| event.kind.to_string()).collect();
+    let started = format!("event=started backend=A addr={} listens=false", a.addr());
+    assert_eq!(
+        told,
+        [
+            &*started,
+            "event=armed backend=A times=- fault=Hang",
+            "event=armed backend=A times=2 fault=Park",
+            "event=health_set backend=A health=Status(500)",
+            "event=revived backend=A",
+            "event=health_set backend=A health=Status(200)",
+            "event=armed backend=A times=- fault=Status(503)",
+            "event=cleared backend=A",
+            "event=black_holed backend=A",
+            "event=killed backend=A",
+        ]
+    );
+    assert!(log.events().iter().all(|event| event.backend() == Some("A")));
 }

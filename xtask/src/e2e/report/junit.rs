@@ -4,10 +4,7 @@ use anyhow::Result;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use std::time::Duration;
 
-use super::{
-    Results, Run,
-    results::{Target, VerdictName},
-};
+use super::{Results, Run, Target, run::VerdictName};
 
 pub(super) fn render(results: &Results) -> Result<String> {
     let mut report = Report::new(format!("e2e {}", results.target));

@@ -9,6 +9,7 @@ mod html;
 mod json;
 mod junit;
 mod results;
+mod run;
 mod tap;
 mod terminal;
 mod timeline;
@@ -29,7 +30,8 @@ use clap::Args;
 use super::runner::Outcome;
 
 pub(crate) use json::schema;
-pub(crate) use results::{Results, Run, Target, VerdictName};
+pub(crate) use results::{Results, Target};
+pub(crate) use run::{Run, VerdictName};
 pub(crate) use terminal::{Out, Progress, list};
 
 /// Files to write.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 
-use super::{Results, Run, results::VerdictName};
+use super::{Results, Run, run::VerdictName};
 
 pub(super) fn render(results: &Results) -> String {
     let mut text = String::from("TAP version 14\n");

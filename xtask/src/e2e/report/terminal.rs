@@ -4,7 +4,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
     Results,
-    results::{ClockName, VerdictName},
+    run::{ClockName, VerdictName},
 };
 use crate::e2e::runner::{Outcome, Scenario};
 

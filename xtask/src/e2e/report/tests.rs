@@ -98,7 +98,9 @@ fn history() -> EventLog {
     }
     log.record(EventKind::wrote(&"port 4711".into(), &[b'x'; 9000]));
     log.record(EventKind::Probed { backend: b, status: 0 });
-    log.record(EventKind::Output { source: "lb0".into(), line: "state </script>".into() });
+    for _ in 0..20 {
+        log.record(EventKind::Output { source: "lb0".into(), line: "state </script>".into() });
+    }
     log
 }
 
@@ -294,6 +296,13 @@ fn nothing_in_the_data_ends_the_script() {
 /// How much wider the page is than its window, in pixels.
 const EXCESS: &str = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
 
+/// How much of the timeline cannot be scrolled to, in pixels.
+const HIDDEN: &str = "(() => {
+    const [scroll, frame] = ['scroll', 'frame'].map((id) => document.getElementById(id));
+    const [inner, outer] = [scroll, frame].map((node) => node.getBoundingClientRect().right);
+    return Math.max(0, Math.round(inner - outer));
+})()";
+
 #[test]
 fn the_page_shows_a_failure_to_its_last_byte() {
     if !browser::is_here() {
@@ -349,6 +358,7 @@ fn the_page_shows_a_failure_to_its_last_byte() {
         for width in [360, 700, 1200] {
             page.resize(width, 900);
             assert_eq!(page.eval(EXCESS), 0, "{scheme}, {width} px");
+            assert_eq!(page.eval(HIDDEN), 0, "{scheme}, {width} px");
             assert_eq!(page.eval(browser::FAINT_TEXTS), json!([]), "{scheme}, {width} px");
         }
     }
