@@ -61,9 +61,12 @@ pub(crate) fn workspace() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
-/// Where this very program was built to: `target/PROFILE/xtask` lies in it.
+/// Where this very program was built to: `target/PROFILE/xtask` lies in it, and
+/// tests in `target/PROFILE/deps`.
 pub(crate) fn target_folder() -> PathBuf {
     let own = std::env::current_exe().ok();
-    let folder = own.as_deref().and_then(Path::parent).and_then(Path::parent);
+    let own = own.as_deref().and_then(Path::parent);
+    let profile = own.map(|folder| if folder.ends_with("deps") { folder.parent() } else { own });
+    let folder = profile.flatten().and_then(Path::parent);
     folder.map_or_else(|| workspace().join("target"), Path::to_owned)
 }

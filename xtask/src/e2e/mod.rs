@@ -17,7 +17,7 @@ use std::{
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::programs;
+use crate::programs::{self, Programs};
 
 use report::{Reports, Results};
 use runner::Level;
@@ -207,6 +207,19 @@ impl Options {
             true => String::new(),
             false => format!(" {}", shell_words::join(words)),
         }
+    }
+}
+
+/// Runs one scenario against our `lb`.
+///
+/// # Errors
+/// What went wrong, with what shows it.
+pub(crate) async fn judge(scenario: &'static Scenario, programs: Programs) -> Result<(), String> {
+    let outcome = runner::run_one(scenario, programs, None, false).await;
+    let run = report::Run::of(&outcome, "");
+    match run.message {
+        None => Ok(()),
+        Some(ref message) => Err(format!("{message}\n\n{}", run.evidence())),
     }
 }
 

@@ -246,7 +246,7 @@ pub(crate) async fn run_all(
 }
 
 #[allow(clippy::disallowed_methods, reason = "the time that a run took, for whoever waits for it")]
-async fn run_one(
+pub(crate) async fn run_one(
     scenario: &'static Scenario,
     programs: Programs,
     target: Option<Arc<Target>>,

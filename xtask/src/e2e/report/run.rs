@@ -80,7 +80,7 @@ pub(crate) enum VerdictName {
 }
 
 impl Run {
-    pub(super) fn of(outcome: &Outcome, flags: &str) -> Self {
+    pub(crate) fn of(outcome: &Outcome, flags: &str) -> Self {
         let (scenario, verdict) = (outcome.scenario, &outcome.verdict);
         let failure = verdict.failure();
         let (mut events, mut balancer) = (Vec::new(), Vec::new());

@@ -1,0 +1,81 @@
+//! `cargo xtask`: the end-to-end suite, the benchmark, the demo, the mutants.
+//!
+//! Every command says what it does with `--help` and ends with an exit code
+//! that a pipeline can use: 0 good, 1 failures, 2 usage, 3 the harness itself.
+
+mod bench;
+mod demo;
+mod e2e;
+mod mutants;
+mod programs;
+mod scenarios;
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use libtest_mimic::{Failed, Trial};
+
+use crate::e2e::Scenario;
+
+/// Tasks of the workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Judge the `lb` program: run the scenarios against it on real sockets.
+    E2e(e2e::Options),
+    /// Judge every balancer that is installed, as a page.
+    Matrix(e2e::matrix::Options),
+    /// Measure `lb` beside nginx, HAProxy and Caddy, in one run.
+    Bench(bench::Options),
+    /// Start three sample backends and `lb` in front of them, to play with.
+    Demo(demo::Options),
+    /// Break `lb` on purpose, one way at a time, and see the suite notice.
+    Mutants(mutants::Options),
+}
+
+/// Does what the command line says.
+pub fn command() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// The scenarios as tests of `lb`, for `cargo test` and whoever speaks its
+/// language: a trial each, under its full name.
+///
+/// # Errors
+/// The programs cannot be built.
+pub fn trials() -> Result<Vec<Trial>> {
+    let programs = programs::build(false)?;
+    let runtime = Arc::new(tokio::runtime::Runtime::new()?);
+    let trial = |scenario: &'static Scenario| {
+        let (programs, runtime) = (programs.clone(), runtime.clone());
+        Trial::test(scenario.full_name(), move || {
+            let judged = runtime.block_on(e2e::judge(scenario, programs));
+            judged.map_err(Failed::from)
+        })
+    };
+    Ok(scenarios::all().map(trial).collect())
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    match task {
+        Task::E2e(options) => runtime.block_on(e2e::run(options, scenarios::all())),
+        Task::Matrix(options) => runtime.block_on(e2e::matrix::run(options, scenarios::all())),
+        Task::Bench(options) => bench::run(&options),
+        Task::Demo(options) => runtime.block_on(demo::run(options)),
+        Task::Mutants(options) => mutants::run(&options),
+    }
+}
