@@ -99,33 +99,53 @@ fn probes_between(w: &World, backend: &Backend, status: u16, mark: u64, end: u64
 
 async fn out_after_fall(w: &mut World) -> Result<()> {
     let [a, _, _] = w.backends(["A", "B", "C"]).await?;
-    w.balance(&["--health-period", "300ms", "--fall", "3"]).await?;
+    w.balance(&["--health-period", "200ms", "--fall", "3"]).await?;
     let mut client = w.client("c")?;
-    w.expect_sequence(&mut client, "ABC").await?;
     let mark = w.log.len();
-    a.set_health(Health::Status(500));
+    // Two fail, however long all this takes, and the third passes.
+    a.arm_health(Health::Status(500), 2);
     w.log.wait_from(mark, "the first failing probe", probed(&a, 500)).await?;
     w.expect_sequence(&mut client, "ABC").await?;
-    let out = w.lb()?.says(mark, &a, "down").await?;
-    let failed = probes_between(w, &a, 500, mark, out.seq);
-    w.expect_count(failed, 3, "failing probes before it is out")?;
+    w.log.wait_count(mark, 2, "the second failing probe", probed(&a, 500)).await?;
+    w.expect_sequence(&mut client, "ABC").await?;
+    w.log.wait_from(w.log.len(), "a passing probe", probed(&a, 200)).await?;
+    w.expect_sequence(&mut client, "ABC").await?;
+    if w.is_ours() {
+        ensure!(w.lb()?.said(mark, " from=up ")? == 0, "out before the third failing probe");
+        let mark = w.log.len();
+        a.arm_health(Health::Status(500), 3);
+        w.lb()?.says(mark, &a, "down").await?;
+        w.lb()?.says(mark, &a, "up").await?;
+    }
+    let mark = w.log.len();
+    a.set_health(Health::Status(500));
+    w.lb()?.says(mark, &a, "down").await?;
     w.expect_sequence(&mut client, "BCBC").await
 }
 
 async fn back_after_rise(w: &mut World) -> Result<()> {
     let [a, _, _] = w.backends(["A", "B", "C"]).await?;
-    w.balance(&["--health-period", "300ms", "--rise", "3", "--fall", "2"]).await?;
+    w.balance(&["--health-period", "200ms", "--rise", "3", "--fall", "2"]).await?;
     let mark = w.log.len();
     a.set_health(Health::Status(503));
     w.lb()?.says(mark, &a, "down").await?;
     let mark = w.log.len();
-    a.set_health(Health::Status(200));
-    w.log.wait_from(mark, "the first passing probe", probed(&a, 200)).await?;
+    // Two pass, however long all this takes, and the third fails.
+    a.arm_health(Health::Status(200), 2);
+    w.log.wait_count(mark, 2, "the second passing probe", probed(&a, 200)).await?;
     let mut client = w.client("c")?;
     w.expect_sequence(&mut client, "BCBC").await?;
-    let back = w.lb()?.says(mark, &a, "up").await?;
-    let passed = probes_between(w, &a, 200, mark, back.seq);
-    w.expect_count(passed, 3, "passing probes before it is back")?;
+    w.log.wait_from(w.log.len(), "a failing probe", probed(&a, 503)).await?;
+    w.expect_sequence(&mut client, "BCBC").await?;
+    if w.is_ours() {
+        let mark = w.log.len();
+        a.arm_health(Health::Status(200), 3);
+        w.lb()?.says(mark, &a, "up").await?;
+        w.lb()?.says(mark, &a, "down").await?;
+    }
+    let mark = w.log.len();
+    a.set_health(Health::Status(200));
+    w.lb()?.says(mark, &a, "up").await?;
     w.expect_sequence(&mut client, "ABC").await
 }
 
