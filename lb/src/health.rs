@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{Request, Response, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
     balance::ServerId,
@@ -91,6 +91,12 @@ impl<N: Net> Prober<N> {
             Ok(status) => (check.expect.contains(status), status.to_string()),
             Err(error) => (false, error.to_string()),
         };
+        debug!(
+            "server={} probe={} detail=\"{detail}\" latency_ms={:.3}",
+            self.upstream.name.load(),
+            if passed { "passed" } else { "failed" },
+            latency.as_secs_f64() * 1000.0,
+        );
         self.cluster.handle_probe((self.id, &self.upstream), epoch, passed, &detail, latency);
     }
 

@@ -55,6 +55,19 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     folders.chain(servers).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
+/// A command for `program`. Where there is `setpriv` (util-linux), it ends even
+/// if this process is killed with no time to end it.
+pub(crate) fn command(program: &Path) -> Command {
+    match find("setpriv") {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "TERM", "--"]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
 /// The workspace's folder.
 pub(crate) fn workspace() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

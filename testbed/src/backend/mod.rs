@@ -161,12 +161,7 @@ impl Backend {
         self.inner.shared.set_health(health);
     }
 
-    /// How it answers the next `times` health probes; then as before.
-    pub fn arm_health(&self, health: Health, times: u64) {
-        self.inner.shared.arm_health(health, times);
-    }
-
-    /// How it answers health probes at the moment, but for those that are armed.
+    /// How it answers health probes at the moment.
     pub fn health(&self) -> Health {
         self.inner.shared.health()
     }

@@ -21,7 +21,7 @@ use crate::net::Net;
 impl<N: Net> Connection<N> {
     pub(super) async fn probe(&mut self, head: RequestHead) -> io::Result<Flow> {
         self.read_body(&head).await?;
-        let answer = match self.shared.next_health() {
+        let answer = match self.shared.health() {
             Health::Status(status) => Answer::new(status, self.shared.body.clone()),
             Health::Redirect(to) => Answer::new(302, Vec::new()).field("Location", to),
             Health::Slow(after, status) => {

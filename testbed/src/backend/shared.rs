@@ -23,19 +23,11 @@ pub(crate) struct Shared {
     /// The body of a normal answer.
     pub(crate) body: Vec<u8>,
     faults: Mutex<Faults>,
-    health: Mutex<Probes>,
+    health: Mutex<Health>,
     /// Counts the calls of `release`.
     releases: watch::Sender<u64>,
     parked: Arc<AtomicUsize>,
     panics: Mutex<Vec<String>>,
-}
-
-/// How probes are answered.
-#[derive(Debug, Default)]
-struct Probes {
-    standing: Health,
-    /// What the next so many get instead.
-    armed: Option<(Health, u64)>,
 }
 
 /// Which fault comes next.
@@ -83,27 +75,14 @@ impl Shared {
     }
 
     pub(crate) fn health(&self) -> Health {
-        lock(&self.health).standing.clone()
-    }
-
-    /// What the next probe gets.
-    pub(crate) fn next_health(&self) -> Health {
-        let mut probes = lock(&self.health);
-        let Some((health, times)) = probes.armed.take() else { return probes.standing.clone() };
-        probes.armed = (times > 1).then(|| (health.clone(), times - 1));
-        health
+        lock(&self.health).clone()
     }
 
     // What changes is logged first: what follows from it is logged later.
 
     pub(crate) fn set_health(&self, health: Health) {
         self.record(EventKind::HealthSet { backend: self.named(), health: health.clone() });
-        *lock(&self.health) = Probes { standing: health, armed: None };
-    }
-
-    pub(crate) fn arm_health(&self, health: Health, times: u64) {
-        self.note(format_args!("health={health} for the next {times} probes"));
-        lock(&self.health).armed = (times > 0).then_some((health, times));
+        *lock(&self.health) = health;
     }
 
     /// Meets whoever no armed fault is left for.

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::programs::find;
+use crate::programs;
 
 use super::{
     cores::{self, Cores},
@@ -89,17 +89,9 @@ impl Drop for Group {
     }
 }
 
-/// A command for `program`. Where there is `setpriv` (util-linux), it ends even
-/// if this process is killed with no time to end it.
+/// A command for `program`, which ends with this process.
 pub(crate) fn command(program: &Path) -> Command {
-    match find("setpriv") {
-        Some(setpriv) => {
-            let mut command = Command::new(setpriv);
-            command.args(["--pdeathsig", "TERM", "--"]).arg(program);
-            command
-        }
-        None => Command::new(program),
-    }
+    programs::command(program).into()
 }
 
 /// A folder for a program's files, which goes when it is dropped.

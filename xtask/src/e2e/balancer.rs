@@ -4,9 +4,10 @@ use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     path::Path,
-    process::Command,
     time::Duration,
 };
+
+use crate::programs;
 
 use super::targets::{Observer, Running, Target, Unsupported};
 use anyhow::{Context, Result, bail, ensure};
@@ -77,7 +78,7 @@ impl Balancer {
         flags: &[&str],
         log: &EventLog,
     ) -> Result<Self> {
-        let mut command = Command::new(program);
+        let mut command = programs::command(program);
         command.env_remove("RUST_LOG").env_remove("LB_API_TOKEN").env("RUST_BACKTRACE", "1");
         command.args(["--health-path", "/health"]);
         if let Some(listener) = inherited {
@@ -149,6 +150,17 @@ impl Balancer {
     pub(crate) fn said(&self, mark: u64, text: &str) -> Result<usize> {
         self.own()?;
         Ok(self.log.count(mark, printed(&self.name, |line| line.contains(text))))
+    }
+
+    /// Its lines with `text` before the event `end`.
+    pub(crate) fn lines_before(&self, end: u64, text: &str) -> Result<Vec<String>> {
+        self.own()?;
+        let line = |event: Event| match event.kind {
+            EventKind::Output { source, line } if *source == *self.name => Some(line),
+            _ => None,
+        };
+        let lines = self.log.events().into_iter().take_while(|event| event.seq < end);
+        Ok(lines.filter_map(line).filter(|line| line.contains(text)).collect())
     }
 
     /// Waits for a line with `text`, at or after `mark`.

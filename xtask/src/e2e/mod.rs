@@ -148,6 +148,10 @@ pub(crate) async fn run(
     let mut programs = programs::build(options.release)?;
     let flags = options.repeats();
     programs.lb = options.lb.unwrap_or(programs.lb);
+    if !programs.lb.is_file() {
+        eprintln!("error: there is no program {}", programs.lb.display());
+        return Ok(ExitCode::from(2));
+    }
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let jobs = options.jobs.map_or(2 * cores, usize::from);
     let (began, clock) = (SystemTime::now(), Instant::now());

@@ -88,6 +88,12 @@ impl World {
         [&["--health-period", period], fall].concat()
     }
 
+    /// `flags`, and the one that makes ours tell the result of each probe.
+    pub(crate) fn telling<'a>(&self, flags: &[&'a str]) -> Vec<&'a str> {
+        let level: &[&str] = if self.is_ours() { &["--log-level", "debug"] } else { &[] };
+        [flags, level].concat()
+    }
+
     /// Starts a balancer that inherits `listener`, in front of all backends.
     pub(crate) async fn balance_on(
         &mut self,

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use minijinja::Environment;
 
-use crate::programs::find;
+use crate::programs::{self, find};
 use file::TargetFile;
 pub(crate) use observer::Observer;
 pub(crate) use running::Running;
@@ -206,7 +206,7 @@ impl Target {
         }
         let mut words = words.into_iter();
         words.next();
-        let mut command = Command::new(&self.program);
+        let mut command = programs::command(&self.program);
         command.args(words);
         command.env_remove("RUST_LOG").env_remove("LB_API_TOKEN");
         // What was typed has paths from here.
