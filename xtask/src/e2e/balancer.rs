@@ -145,6 +145,15 @@ impl Balancer {
         Ok(self.log.wait_from(mark, &what, printed(&self.name, found)).await?)
     }
 
+    /// How long it may take to notice that a server has died or returned; none
+    /// for ours, which says when it does.
+    pub(crate) fn notices_within(&self) -> Duration {
+        match &self.kind {
+            Kind::Own { .. } => Duration::ZERO,
+            Kind::Foreign(both) => both.1.bound(),
+        }
+    }
+
     /// How often it has said so since `mark`.
     pub(crate) fn said(&self, mark: u64, text: &str) -> Result<usize> {
         self.own()?;

@@ -231,6 +231,25 @@ pub(crate) async fn run_all(
     outcomes
 }
 
+/// Starts and ends `target` once. What cannot be started is told of once, not by
+/// every scenario.
+///
+/// # Errors
+/// It does not come to the point of being judged.
+pub(crate) async fn rehearse(programs: &Programs, target: &Arc<Target>) -> Result<(), Failure> {
+    let mut world = World::new("rehearsal".into(), programs.clone(), Some(target.clone()));
+    let rehearsed = async {
+        world.backends(["A", "B", "C"]).await?;
+        world.balance(&[]).await?;
+        world.end().await
+    };
+    let result = rehearsed.await;
+    result.map_err(|error: anyhow::Error| Failure {
+        message: format!("{error:#}"),
+        balancer: world.balancer_log(30),
+    })
+}
+
 #[allow(clippy::disallowed_methods, reason = "the time that a run took, for whoever waits for it")]
 async fn run_one(
     scenario: &'static Scenario,
