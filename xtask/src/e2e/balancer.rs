@@ -22,6 +22,9 @@ use tokio::{
     time::timeout,
 };
 
+/// What is noted of one that has to be killed.
+pub(crate) const UNHEEDED: &str = "it does not end on SIGTERM, and is killed after 5 s each time";
+
 /// How long the admin API may take, before a scenario gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -248,7 +251,9 @@ impl Balancer {
         let status = match &mut self.kind {
             Kind::Own { ended: true, .. } => return Ok(()),
             Kind::Foreign(both) => {
-                both.0.end().await?;
+                if both.0.end().await? {
+                    self.log.note(UNHEEDED);
+                }
                 return Ok(());
             }
             Kind::Own { process, ended, .. } => {

@@ -153,7 +153,10 @@ pub(crate) async fn run(
         && let Err(failure) = runner::rehearse(&programs, target).await
     {
         eprintln!("error: {}", failure.message);
-        eprintln!("what it printed last:\n{}", failure.balancer);
+        match failure.balancer.is_empty() {
+            true => eprintln!("it printed nothing"),
+            false => eprintln!("what it printed last:\n{}", failure.balancer),
+        }
         return Ok(ExitCode::FAILURE);
     }
     let results = runner::run_all(&programs, target.as_ref(), &chosen, options.repeat, jobs).await;

@@ -10,11 +10,12 @@ use std::{
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use futures_util::FutureExt;
-use testbed::log::EventLog;
+use testbed::log::{Event, EventKind, EventLog};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     World,
+    balancer::UNHEEDED,
     report::Progress,
     targets::{SetupFailed, Target, Unsupported},
 };
@@ -244,6 +245,10 @@ pub(crate) async fn rehearse(programs: &Programs, target: &Arc<Target>) -> Resul
         world.end().await
     };
     let result = rehearsed.await;
+    let unheeded = |event: &Event| matches!(&event.kind, EventKind::Note(text) if text == UNHEEDED);
+    if world.log.count(0, unheeded) > 0 {
+        println!("{UNHEEDED}");
+    }
     result.map_err(|error: anyhow::Error| Failure {
         message: format!("{error:#}"),
         balancer: world.balancer_log(30),

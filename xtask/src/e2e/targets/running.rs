@@ -105,7 +105,8 @@ impl Running {
             }
             Err(error) if error.is_connect() => {
                 format!(
-                    "nothing listens on {addr}; it is told the port as {{port}} or in {{config}}"
+                    "nothing listens on {addr}, the port that it was told as {{port}} or in \
+                     {{config}}; if it always has the same one, say --listens-on PORT"
                 )
             }
             Err(error) if error.is_timeout() => {
