@@ -30,9 +30,14 @@ pub(crate) fn build(release: bool) -> Result<Programs> {
     if !status.success() {
         bail!("the programs do not compile");
     }
+    Ok(places(release))
+}
+
+/// Where `lb` and `be` are, once they are built.
+pub(crate) fn places(release: bool) -> Programs {
     let profile = if release { "release" } else { "debug" };
     let folder = target_folder().join(profile);
-    Ok(Programs { lb: folder.join("lb"), be: folder.join("be") })
+    Programs { lb: folder.join("lb"), be: folder.join("be") }
 }
 
 /// Cargo, in `folder`.

@@ -23,6 +23,9 @@ use tokio::{
     time::timeout,
 };
 
+/// What is noted of one that has to be killed.
+pub(crate) const UNHEEDED: &str = "it does not end on SIGTERM, and is killed after 5 s each time";
+
 /// How long the admin API may take, before a scenario gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -146,6 +149,15 @@ impl Balancer {
         Ok(self.log.wait_from(mark, &what, printed(&self.name, found)).await?)
     }
 
+    /// How long it may take to notice that a server has died or returned; none
+    /// for ours, which says when it does.
+    pub(crate) fn notices_within(&self) -> Duration {
+        match &self.kind {
+            Kind::Own { .. } => Duration::ZERO,
+            Kind::Foreign(both) => both.1.bound(),
+        }
+    }
+
     /// How often it has said so since `mark`.
     pub(crate) fn said(&self, mark: u64, text: &str) -> Result<usize> {
         self.own()?;
@@ -251,7 +263,9 @@ impl Balancer {
         let status = match &mut self.kind {
             Kind::Own { ended: true, .. } => return Ok(()),
             Kind::Foreign(both) => {
-                both.0.end().await?;
+                if both.0.end().await? {
+                    self.log.note(UNHEEDED);
+                }
                 return Ok(());
             }
             Kind::Own { process, ended, .. } => {

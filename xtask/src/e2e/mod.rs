@@ -1,6 +1,8 @@
 //! `cargo xtask e2e`: choose scenarios, run them in parallel, report.
 
 mod balancer;
+#[cfg(test)]
+mod broken;
 pub(crate) mod matrix;
 mod report;
 mod runner;
@@ -87,6 +89,10 @@ struct Own {
     /// {health_period}, or what it has.
     #[arg(long, value_name = "TIME", default_value = "1s", requires = "target_cmd", value_parser = period)]
     health_period: Duration,
+    /// The port on which it listens, if it cannot be told one by {port} or
+    /// {config}. Scenarios then run one at a time.
+    #[arg(long, value_name = "PORT", requires = "target_cmd", value_parser = clap::value_parser!(u16).range(1..))]
+    listens_on: Option<u16>,
     /// Something that it cannot do, e.g. active_health; repeat it for more.
     #[arg(long, value_name = "CAPABILITY", requires = "target_cmd")]
     without: Vec<String>,
@@ -142,18 +148,31 @@ pub(crate) async fn run(
         }
     };
     if let Some(target) = &target {
-        let line = format!("judging {} {}: {}", target.name(), target.version, target.about());
-        reports.out().line(&line);
+        let name = format!("{} {}", target.name(), target.version);
+        reports.out().line(&format!("judging {}: {}", name.trim_end(), target.about()));
     }
-    let mut programs = programs::build(options.release)?;
+    let mut programs = match &target {
+        // Nothing of ours is started.
+        Some(_) => programs::places(options.release),
+        None => programs::build(options.release)?,
+    };
     let flags = options.repeats();
     programs.lb = options.lb.unwrap_or(programs.lb);
-    if !programs.lb.is_file() {
+    if target.is_none() && !programs.lb.is_file() {
         eprintln!("error: there is no program {}", programs.lb.display());
         return Ok(ExitCode::from(2));
     }
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let jobs = options.jobs.map_or(2 * cores, usize::from);
+    let mut jobs = options.jobs.map_or(2 * cores, usize::from);
+    if options.own.listens_on.is_some() {
+        jobs = 1;
+    }
+    if let Some(target) = target.as_ref().filter(|_| options.own.target_cmd.is_some())
+        && let Err(refused) = runner::rehearse(&programs, target, reports.out()).await
+    {
+        eprintln!("error: {refused}");
+        return Ok(ExitCode::FAILURE);
+    }
     let (began, clock) = (SystemTime::now(), Instant::now());
     let outcomes =
         runner::run_all(&programs, target.as_ref(), &chosen, options.repeat, jobs, &reports).await;
@@ -181,6 +200,7 @@ impl Options {
             shape: self.own.config_shape,
             health_path: self.own.health_path.clone(),
             period: self.own.health_period,
+            port: self.own.listens_on,
             without: self.own.without.clone(),
         };
         Ok(Ok(Some(Target::typed(typed)?)))
@@ -205,6 +225,9 @@ impl Options {
             say("--config-shape", value_name(own.config_shape));
             say("--health-path", own.health_path.clone());
             say("--health-period", humantime::format_duration(own.health_period).to_string());
+            if let Some(port) = own.listens_on {
+                say("--listens-on", port.to_string());
+            }
             own.without.iter().for_each(|can| say("--without", can.clone()));
         }
         match words.is_empty() {

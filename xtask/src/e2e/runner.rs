@@ -11,12 +11,13 @@ use std::{
 use anyhow::Result;
 use clap::ValueEnum;
 use futures_util::FutureExt;
-use testbed::log::EventLog;
+use testbed::log::{Event, EventKind, EventLog};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     World,
-    report::{Progress, Reports},
+    balancer::UNHEEDED,
+    report::{Out, Progress, Reports},
     targets::{SetupFailed, Target, Unsupported},
 };
 use crate::programs::Programs;
@@ -243,6 +244,43 @@ pub(crate) async fn run_all(
     progress.finish();
     outcomes.sort_by_key(|(order, _)| *order);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// Starts and ends `target` once. What cannot be started is told of once, not by
+/// every scenario.
+///
+/// # Errors
+/// It does not come to the point of being judged: why, and what it printed.
+pub(crate) async fn rehearse(
+    programs: &Programs,
+    target: &Arc<Target>,
+    out: Out,
+) -> Result<(), String> {
+    let mut world = World::new("rehearsal".into(), programs.clone(), Some(target.clone()));
+    let rehearsed = async {
+        world.backends(["A", "B", "C"]).await?;
+        world.balance(&[]).await?;
+        world.end().await
+    };
+    let result: Result<()> = rehearsed.await;
+    let unheeded = |event: &Event| matches!(&event.kind, EventKind::Note(text) if text == UNHEEDED);
+    if world.log.count(0, unheeded) > 0 {
+        out.line(UNHEEDED);
+    }
+    result.map_err(|error| {
+        let printed = |event: Event| match event.kind {
+            EventKind::Output { line, .. } => Some(line),
+            _ => None,
+        };
+        let lines: Vec<String> = world.log.events().into_iter().filter_map(printed).collect();
+        match lines.len() {
+            0 => format!("{error:#}\nit printed nothing"),
+            all => {
+                let last = lines[all.saturating_sub(30)..].join("\n");
+                format!("{error:#}\nwhat it printed last:\n{last}")
+            }
+        }
+    })
 }
 
 #[allow(clippy::disallowed_methods, reason = "the time that a run took, for whoever waits for it")]

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use testbed::{
     backend::Backend,
     fault::Health,
     log::{Event, EventKind},
 };
+use tokio::time::{Instant, interval};
 
 use super::{changes::File, scenario};
 use crate::e2e::{Scenario, World};
@@ -66,6 +67,22 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "all down: 503 at once; all back: the rotation goes on"
     ),
     scenario!(
+        26,
+        "active_health",
+        all_dead,
+        Wall,
+        "no server left: an error, soon; once they live again, answers"
+    )
+    .basic(&[], "with nobody there to answer, an error at once beats a page that loads for ever; and nobody should have to start the balancer anew"),
+    scenario!(
+        19,
+        "active_health",
+        out_and_back,
+        Events,
+        "a server that fails its health checks gets nothing, until it passes them again"
+    )
+    .basic(&["active_health"], "a server may listen and still be sick: whoever asks for its health must heed the answer's status"),
+    scenario!(
         28,
         "active_health",
         nothing_before_the_first_pass,
@@ -80,6 +97,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "each server is asked as often and for what its own entry of the file says"
     ),
 ];
+
+/// When nobody is there to answer, an error takes no longer.
+const SOON: Duration = Duration::from_secs(10);
+
+/// From one request to the next while something is awaited.
+const PACE: Duration = Duration::from_millis(10);
 
 /// Whether an event is a probe of `backend` that was answered with `status`.
 fn probed<'a>(backend: &'a Backend, status: u16) -> impl FnMut(&Event) -> bool + 'a {
@@ -244,6 +267,62 @@ async fn all_down_and_back(w: &mut World) -> Result<()> {
         w.lb()?.says(mark, backend, "up").await?;
     }
     w.expect_sequence(&mut client, "ABCABC").await
+}
+
+async fn all_dead(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let all = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "300ms"]).await?;
+    let mut client = w.client("c")?;
+    client.set_timeout(SOON);
+    for backend in &all {
+        backend.kill().await;
+    }
+    let bound = w.lb()?.notices_within();
+    let mut pace = interval(PACE);
+    // Before it has noticed, and when it must have.
+    let noticed = Instant::now() + bound;
+    for _ in 0..3 {
+        loop {
+            let late = Instant::now() >= noticed;
+            let reply = client.get("/").await.context("all servers are dead")?;
+            ensure!(reply.status >= 500, "all servers are dead: a GET got {}", reply.status);
+            pace.tick().await;
+            if late {
+                break;
+            }
+        }
+    }
+    for backend in &all {
+        backend.revive().await?;
+    }
+    let patience = Instant::now() + SOON.max(20 * bound);
+    let mut answered = 0;
+    while answered < 6 {
+        let good = matches!(client.get("/").await, Ok(reply) if reply.status == 200);
+        answered = if good { answered + 1 } else { 0 };
+        ensure!(good || Instant::now() < patience, "all servers are back, and GETs still fail");
+        pace.tick().await;
+    }
+    Ok(())
+}
+
+async fn out_and_back(w: &mut World) -> Result<()> {
+    let [a, _, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&["--health-period", "300ms"]).await?;
+    let mark = w.log.len();
+    a.set_health(Health::Status(503));
+    w.lb()?.says(mark, &a, "down").await?;
+    let mut client = w.client("c")?;
+    for _ in 0..6 {
+        let got = client.get("/").await?.backend;
+        ensure!(got.as_deref() != Some("A"), "A fails its health checks, and got a request");
+    }
+    client.close();
+    let mark = w.log.len();
+    a.set_health(Health::Status(200));
+    w.lb()?.says(mark, &a, "up").await?;
+    Ok(())
 }
 
 async fn nothing_before_the_first_pass(w: &mut World) -> Result<()> {

@@ -51,8 +51,10 @@ async fn sizes(w: &mut World) -> Result<()> {
     let mut running = JoinSet::new();
     for chunked in [false, true] {
         let mut client = w.client(if chunked { "chunked" } else { "length" })?;
+        // The largest once is enough of those that take their time with it.
+        let largest = if chunked && !w.is_ours() { 4 << 21 } else { usize::MAX };
         running.spawn(async move {
-            for size in SIZES {
+            for size in SIZES.into_iter().filter(|size| *size < largest) {
                 let sent = pattern(size as u64, size);
                 let flag = u8::from(chunked);
                 let up = Request::new("POST", "/").body(sent).chunked(chunked);
@@ -63,6 +65,12 @@ async fn sizes(w: &mut World) -> Result<()> {
             }
             Ok(())
         });
+        if !w.is_ours() {
+            // Whether parallel answers get mixed up is for another scenario.
+            while let Some(done) = running.join_next().await {
+                done??;
+            }
+        }
     }
     // The digests at both ends are compared by the ledger.
     running.join_all().await.into_iter().collect()

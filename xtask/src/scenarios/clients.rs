@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use testbed::{
     body::pattern,
     fault::Fault,
     log::{Event, EventKind},
 };
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
 
 use super::{raw::Raw, scenario};
 use crate::e2e::{Scenario, World};
@@ -28,6 +28,30 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "an empty line behind a request does not hide that the client has gone"
     ),
+    scenario!(
+        67,
+        "clients",
+        idle_blocks_nobody,
+        Wall,
+        "twenty clients that say nothing, or half a request, hold up nobody"
+    )
+    .basic(&[], "browsers open connections ahead of time, and keep them: who serves one client after the other stands still with the first of them"),
+    scenario!(
+        57,
+        "clients",
+        own_answers,
+        Events,
+        "8 clients at once: each gets its own answers, to the last byte"
+    )
+    .basic(&[], "one client's page in another one's browser is the worst that a balancer can do"),
+    scenario!(
+        61,
+        "clients",
+        bodiless,
+        Events,
+        "HEAD, 204 and 304 have no body, and the connection goes on behind them"
+    )
+    .basic(&[], "an answer to HEAD has the length of a body that never comes: who waits for it hangs, who sends one spoils the next answer"),
     scenario!(
         48,
         "clients",
@@ -71,6 +95,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// Longer than it takes until an idle connection is parked.
 const PAUSE: Duration = Duration::from_millis(1200);
+
+/// No small request takes this long, whatever else goes on.
+const PROMPT: Duration = Duration::from_secs(5);
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -126,6 +153,62 @@ fn expect_whole_methods(w: &World) -> Result<()> {
         if let EventKind::Received { method, .. } = event.kind {
             ensure!(["GET", "HEAD", "POST", "PUT"].contains(&&*method), "a server got {method}");
         }
+    }
+    Ok(())
+}
+
+async fn idle_blocks_nobody(w: &mut World) -> Result<()> {
+    w.backends(["A", "B"]).await?;
+    w.balance(&[]).await?;
+    let mut idle = Vec::new();
+    for number in 0..20 {
+        let mut raw = Raw::connect(w).await?;
+        raw.write(&GET[..number % 2 * 20]).await?;
+        idle.push(raw);
+    }
+    let mut client = w.client("c")?;
+    client.set_timeout(PROMPT);
+    for _ in 0..4 {
+        let reply = client.get("/").await.context("20 others are connected, and say nothing")?;
+        ensure!(reply.status == 200, "20 others are connected: a GET got {}", reply.status);
+    }
+    Ok(())
+}
+
+async fn own_answers(w: &mut World) -> Result<()> {
+    w.backends(["A", "B", "C"]).await?;
+    w.balance(&[]).await?;
+    let mut running = JoinSet::new();
+    for number in 0..8 {
+        let mut client = w.client(&format!("c{number}"))?;
+        running.spawn(async move {
+            for _ in 0..10 {
+                // Each body is unlike any other: the ledger knows whose it is.
+                client.get("/?size=20000").await.context("8 clients at once")?;
+            }
+            Ok(())
+        });
+    }
+    running.join_all().await.into_iter().collect()
+}
+
+async fn bodiless(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    for (method, status) in [("HEAD", 200), ("GET", 204), ("GET", 304), ("HEAD", 404)] {
+        a.arm(Fault::Status(status), 1);
+        let mut raw = Raw::connect(w).await?;
+        raw.write(GET.replace("GET", method)).await?;
+        let head = raw.answer(method).await?.head;
+        ensure!(head.status == status, "{method}: {} instead of {status}", head.status);
+        if !head.fields.keep_alive(head.minor_version) {
+            continue;
+        }
+        raw.write(GET).await?;
+        let next = raw.answer("GET").await;
+        let next = next.with_context(|| format!("the request behind a {method} with {status}"))?;
+        let got = String::from_utf8_lossy(&next.body);
+        ensure!(got == "Hello From A\n", "behind a {method} with {status} came {got:?}");
     }
     Ok(())
 }

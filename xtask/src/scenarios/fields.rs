@@ -40,6 +40,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "all other fields pass unchanged, repeated ones in order"
     ),
+    scenario!(64, "fields", target_passes, Events, "path and query arrive as they were asked for")
+        .basic(&[], "a page that is searched for, or the second one of a list, is in the query: without it the server answers another question"),
+    scenario!(64, "fields", request_passes, Events, "a server sees the fields that the client sent")
+        .basic(&[], "without its cookie nobody is logged in, and without its other fields a request means something else"),
+    scenario!(64, "fields", answer_passes, Events, "a client sees the server's fields, two of a name too")
+        .basic(&[], "a login sets several cookies, each in a field of its own; a dict keeps but one of them"),
     scenario!(
         64,
         "fields",
@@ -175,6 +181,45 @@ async fn end_to_end(w: &mut World) -> Result<()> {
     expect(&got, "Date", &["Thu, 01 Jan 1970 00:00:00 GMT"])?;
     expect(&got, "Via", &["1.0 x"])?;
     expect(&got, "X-Empty", &[""])
+}
+
+async fn target_passes(w: &mut World) -> Result<()> {
+    w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    for target in ["/", "/a/b%20c", "/search?q=a+b&page=2", "/a%2Fb?q=%26&empty=&flag"] {
+        let got = forwarded_of(w, &format!("GET {target}"), "Host: test\r\n").await?.target;
+        ensure!(got == target, "asked for {target}, and the server got {got}");
+    }
+    Ok(())
+}
+
+async fn request_passes(w: &mut World) -> Result<()> {
+    w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let fields = [
+        ("Accept-Language", "en;q=0.9, de"),
+        ("Authorization", "Basic dXNlcjpwYXNz"),
+        ("Cookie", "a=b; c=d"),
+        ("If-None-Match", "\"x\""),
+        ("User-Agent", "test/1.0"),
+        ("X-Custom", "1"),
+    ];
+    let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let got = forwarded_of(w, "GET /", &format!("Host: test\r\n{lines}")).await?.fields;
+    fields.iter().try_for_each(|(name, value)| expect(&got, name, &[value]))
+}
+
+async fn answer_passes(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/x-test\r\nSet-Cookie: a=1; Path=/\r\n\
+                  ETag: \"x\"\r\nSet-Cookie: b=2\r\nX-Custom: 1\r\nContent-Length: 2\r\n\r\nok";
+    let mut raw = Raw::connect(w).await?;
+    let got = relayed(&a, &mut raw, answer).await?.head.fields;
+    expect(&got, "Content-Type", &["text/x-test"])?;
+    expect(&got, "ETag", &["\"x\""])?;
+    expect(&got, "X-Custom", &["1"])?;
+    expect(&got, "Set-Cookie", &["a=1; Path=/", "b=2"])
 }
 
 async fn forwarded(w: &mut World) -> Result<()> {

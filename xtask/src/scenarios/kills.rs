@@ -4,12 +4,14 @@ use std::{net::SocketAddr, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
+    backend::Backend,
     client::Client,
+    fault::Fault,
     keeper::PortKeeper,
     log::{Event, EventKind, EventLog},
     process::Process,
 };
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{failover::received, scenario};
 use crate::e2e::{Scenario, World};
@@ -21,7 +23,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         killed_under_load,
         Events,
         "killed and revived under 8 clients: no GET fails, no POST is executed twice"
-    ).basic(&[], "servers die while they work: a client that only reads must never notice, and no order is placed twice"),
+    )
+    .basic(&[], "servers die while they work, and a client that only reads must never notice"),
+    scenario!(
+        36,
+        "failover",
+        posts_under_kills,
+        Events,
+        "killed with POSTs in flight: none is executed twice"
+    )
+    .anybodys(&[]),
     scenario!(
         36,
         "failover",
@@ -31,13 +42,23 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
-/// GETs and POSTs in turn until `stop`; a GET must succeed, a POST may fail.
-async fn mixed_load(mut client: Client, stop: tokio::sync::watch::Receiver<bool>) -> Result<()> {
+/// What clients send.
+#[derive(Clone, Copy, PartialEq)]
+enum Load {
+    Gets,
+    /// GETs and POSTs in turn.
+    Mixed,
+}
+
+/// Requests until `stop`; a GET must succeed, a POST may fail.
+async fn load(mut client: Client, load: Load, stop: watch::Receiver<bool>) -> Result<()> {
     while !*stop.borrow() {
-        let reply = client.get("/?size=2000").await.context("a GET failed")?;
-        ensure!(reply.status == 200, "a GET got {}", reply.status);
-        // What came of it is the ledger's to judge.
-        let _ = client.post("/", b"once".to_vec()).await;
+        let reply = client.get("/?size=2000").await.context("a server died, and a GET failed")?;
+        ensure!(reply.status == 200, "a server died, and a GET got {}", reply.status);
+        if load == Load::Mixed {
+            // What came of it is the ledger's to judge.
+            let _ = client.post("/", b"once".to_vec()).await;
+        }
     }
     Ok(())
 }
@@ -46,14 +67,19 @@ async fn mixed_load(mut client: Client, stop: tokio::sync::watch::Receiver<bool>
 async fn under_load(
     w: &mut World,
     clients: usize,
+    requests: Load,
     during: impl Future<Output = Result<()>>,
 ) -> Result<()> {
-    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
     let mut running = JoinSet::new();
     for number in 0..clients {
-        running.spawn(mixed_load(w.client(&format!("c{number}"))?, stopped.clone()));
+        running.spawn(load(w.client(&format!("c{number}"))?, requests, stopped.clone()));
     }
-    let happened = during.await;
+    let happened = tokio::select! {
+        happened = during => happened,
+        // Nobody ends before the stop but with an error.
+        Some(ended) = running.join_next() => ended?,
+    };
     stop.send_replace(true);
     running.join_all().await.into_iter().collect::<Result<()>>()?;
     happened
@@ -61,23 +87,52 @@ async fn under_load(
 
 async fn killed_under_load(w: &mut World) -> Result<()> {
     w.expect_errors();
-    let [_, b, _] = w.backends(["A", "B", "C"]).await?;
-    // Ours is not to be helped by probes.
-    let flags = ["--health-period", "200ms", "--fall", "5"];
-    w.balance(if w.is_ours() { &flags } else { &flags[..2] }).await?;
+    let all = w.backends(["A", "B", "C", "D"]).await?;
+    if !w.is_ours() {
+        w.balance(&["--health-period", "200ms"]).await?;
+        let log = w.log.clone();
+        return under_load(w, 8, Load::Gets, die_in_turn(all, log)).await;
+    }
+    // It is not to be helped by probes.
+    w.balance(&["--health-period", "200ms", "--fall", "5"]).await?;
     let log = w.log.clone();
-    let backend = b.clone();
-    under_load(w, 8, async move {
+    under_load(w, 8, Load::Mixed, async move {
+        let [_, backend, ..] = &all;
         for _ in 0..4 {
-            log.wait_count(log.len(), 20, "traffic", received(&backend)).await?;
+            log.wait_count(log.len(), 20, "traffic", received(backend)).await?;
             backend.kill().await;
             let mark = log.len();
             backend.revive().await?;
-            log.wait_from(mark, "traffic after the revival", received(&backend)).await?;
+            log.wait_from(mark, "traffic after the revival", received(backend)).await?;
         }
-        Ok(())
+        die_in_turn(all, log).await
     })
     .await?;
+    ensure!(w.arrivals("POST") > 0, "no POST was executed at all");
+    Ok(())
+}
+
+/// All but the first die one after the other, each with a request in its hands,
+/// stay dead for a while, and come back.
+async fn die_in_turn(all: [Backend; 4], log: EventLog) -> Result<()> {
+    let [first, mortal @ ..] = all;
+    for backend in mortal {
+        backend.set_fault(Fault::Park);
+        log.wait_from(log.len(), "a request in its hands", received(&backend)).await?;
+        backend.kill().await;
+        backend.clear();
+        log.wait_count(log.len(), 20, "traffic after the death", received(&first)).await?;
+        backend.revive().await?;
+    }
+    Ok(())
+}
+
+async fn posts_under_kills(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let all = w.backends(["A", "B", "C", "D"]).await?;
+    w.balance(&["--health-period", "200ms"]).await?;
+    let log = w.log.clone();
+    under_load(w, 8, Load::Mixed, die_in_turn(all, log)).await?;
     ensure!(w.arrivals("POST") > 0, "no POST was executed at all");
     Ok(())
 }
@@ -161,7 +216,7 @@ async fn sigkilled_processes(w: &mut World) -> Result<()> {
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.port.addr()).collect();
     w.balance_over(&addresses, &["--health-period", "500ms", "--fall", "3"]).await?;
     let mut victim = Victim { server: &servers[1], process: &mut processes[1] };
-    under_load(w, 8, async {
+    under_load(w, 8, Load::Mixed, async {
         for _ in 0..5 {
             victim.die_and_return().await?;
         }

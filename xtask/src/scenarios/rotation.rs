@@ -115,8 +115,11 @@ async fn parallel_balance(w: &mut World) -> Result<()> {
     w.backends(["A", "B", "C"]).await?;
     w.balance(&[]).await?;
     let mark = w.log.len();
-    in_parallel(w, 8, 25).await?;
-    fairness::check_even(&fairness::counts(&w.log.events_from(mark)), &["A", "B", "C"])?;
+    // One even count may be luck.
+    for _ in 0..4 {
+        in_parallel(w, 8, 10).await?;
+        fairness::check_even(&fairness::counts(&w.log.events_from(mark)), &["A", "B", "C"])?;
+    }
     Ok(())
 }
 
@@ -124,7 +127,8 @@ async fn parallel_strict(w: &mut World) -> Result<()> {
     w.backends(["A", "B", "C"]).await?;
     w.balance(&[]).await?;
     let mark = w.log.len();
-    in_parallel(w, 8, 200).await?;
+    let each = if w.is_ours() { 200 } else { 100 };
+    in_parallel(w, 8, each).await?;
     let first = check_strict(&observations(&w.log.events_from(mark), &["A", "B", "C"]), 3)?;
     ensure!(first == 0, "the rotation began with server {first}, expected the first");
     Ok(())
@@ -185,7 +189,8 @@ async fn errors_skip_no_place(w: &mut World) -> Result<()> {
     for status in [400, 404, 429, 500, 502, 503] {
         b.arm(Fault::Status(status), 1);
         let got = statuses(&mut client, 3).await?;
-        ensure!(got == [("A", 200), ("B", status), ("C", 200)].map(named), "got {got:?}");
+        let expected = [("A", 200), ("B", status), ("C", 200)].map(named);
+        ensure!(got == expected, "B said {status}: clients got {got:?}, expected {expected:?}");
     }
     Ok(())
 }
@@ -207,6 +212,12 @@ async fn leave_and_return(w: &mut World) -> Result<()> {
     let [_, b, _] = w.backends(["A", "B", "C"]).await?;
     w.balance(&w.probing("300ms")).await?;
     let mut client = w.client("c")?;
+    if !w.is_ours() {
+        // It is asked who is out: requests that meet the dead server, and clients
+        // that wait for each other, are for other scenarios.
+        w.expect_errors();
+        client.fresh(true);
+    }
     // The rotation goes on behind the last one dealt, wherever that is: it does
     // not begin anew.
     for (before, without, after) in

@@ -45,6 +45,8 @@ pub(crate) struct Target {
     health_path: String,
     /// The shape of the file that it reads, instead of a template.
     shape: Option<Shape>,
+    /// The port on which it listens whatever it is told.
+    port: Option<u16>,
 }
 
 /// Where it runs, and what for.
@@ -67,6 +69,8 @@ pub(crate) struct Typed {
     pub(crate) health_path: String,
     /// The period between its probes.
     pub(crate) period: Duration,
+    /// The port on which it listens, if it cannot be told one.
+    pub(crate) port: Option<u16>,
     /// Capabilities that it lacks.
     pub(crate) without: Vec<String>,
 }
@@ -83,9 +87,9 @@ impl Target {
             return Ok(Err(format!("{} is not installed", file.program)));
         };
         let version = version(&program, &file.version);
-        let (period, shape) = (None, None);
+        let (period, shape, port) = (None, None, None);
         let health_path = "/health".into();
-        Ok(Ok(Target { file, program, version, period, health_path, shape }))
+        Ok(Ok(Target { file, program, version, period, health_path, shape, port }))
     }
 
     /// The names of those that the suite brings along.
@@ -104,13 +108,25 @@ impl Target {
     pub(crate) fn typed(typed: Typed) -> Result<Target> {
         let words = shell_words::split(&typed.command).context("the command line")?;
         let first = words.first().context("an empty command line")?;
-        let program = find(first).with_context(|| format!("there is no program {first}"))?;
-        let known = ["{port}", "{config}", "{backends}", "{urls}"];
+        let program = find(first).with_context(|| {
+            format!("there is no program {first}: expected a name on the path, or a path from here")
+        })?;
+        let names = |words: &[&str]| words.iter().any(|word| typed.command.contains(word));
         ensure!(
-            typed.command.contains("{port}") || typed.command.contains("{config}"),
-            "the command line names neither {{port}} nor {{config}}: it cannot be told where to \
-             listen; there are {}",
-            known.join(", ")
+            typed.port.is_some() || names(&["{port}", "{config}"]),
+            "the command line has neither {{port}} nor {{config}}: it cannot be told where to \
+             listen. If it always listens on the same port, say --listens-on PORT"
+        );
+        ensure!(
+            names(&["{config}", "{backends}", "{urls}"]),
+            "the command line has none of {{backends}}, {{urls}} and {{config}}: it cannot be told \
+             which servers there are, and they are others in each run"
+        );
+        let told = names(&["{config}"]) && !names(&["{health_period}"]);
+        ensure!(
+            !told || typed.shape != Shape::List || typed.period.subsec_nanos() == 0,
+            "{:?} cannot be told by {{config}}: its health_check_period is in whole seconds",
+            typed.period
         );
         let can = ["active_health"].map(String::from).into_iter();
         let told = ("rise_fall".into(), "rise and fall cannot be told to it".into());
@@ -136,6 +152,7 @@ impl Target {
             period: Some(typed.period),
             health_path: typed.health_path,
             shape: Some(typed.shape),
+            port: typed.port,
         })
     }
 
@@ -152,6 +169,11 @@ impl Target {
     /// What its probes ask for.
     pub(crate) fn health_path(&self) -> &str {
         &self.health_path
+    }
+
+    /// The port on which it listens whatever it is told.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.port
     }
 
     /// Why it is known to fail this scenario, and whether it does each time.

@@ -13,12 +13,15 @@ use testbed::{
     fault::Health,
     log::{Event, EventKind, EventLog},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 
 use super::{Setup, Unsupported};
 
 /// An upper bound by the wall is at least this, and twenty times what it bounds.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// From one request to the next, where the first few did not show it.
+const PACE: Duration = Duration::from_millis(5);
 
 /// How long a balancer may take to deal to all its servers, before it is judged
 /// as it is.
@@ -85,8 +88,15 @@ impl Observer {
     /// first one is next. What never comes to that is for scenarios to say.
     /// These requests are nobody's: errors before the beginning do not count.
     pub(crate) async fn begin(&mut self) -> Result<()> {
-        let _ = self.settle(None, None, true, BEGINNING).await?;
+        let until = Instant::now() + BEGINNING;
+        let _ =
+            self.settle(None, None, Patience { until, enough_from: until, silent: true }).await?;
         Ok(())
+    }
+
+    /// How long a server's end or return may go unnoticed.
+    pub(crate) fn bound(&self) -> Duration {
+        self.bound
     }
 
     /// Waits until the balancer has noticed that `backend` is `down` or `up`,
@@ -104,23 +114,26 @@ impl Observer {
         let last = self.last_dealt();
         let server = self.servers.iter_mut().find(|server| server.address == backend.addr());
         server.context("no such server")?.expected = up;
-        let patience = PATIENCE.max(20 * self.bound);
+        let (began, whole) = (Instant::now(), PATIENCE.max(20 * self.bound));
+        let enough_from = began + 3 * self.bound + Duration::from_secs(2);
+        let patience = Patience { until: began + whole, enough_from, silent: false };
         if !up {
             // Requests that fail over look like a server that is left out.
-            let noticed = Instant::now() + self.bound;
-            while Instant::now() < noticed {
-                self.settle(last.clone(), None, false, patience).await?;
+            while Instant::now() < began + self.bound {
+                self.settle(last.clone(), None, patience).await?;
             }
         }
         let returning = up.then(|| backend.name().into());
-        match self.settle(last, returning, false, patience).await? {
+        match self.settle(last, returning, patience).await? {
             Settled::Yes(event) => Ok(event),
-            Settled::No { answers, patience } => {
-                let (name, turned) = (backend.name(), if up { "returned" } else { "gone" });
+            Settled::No(answers) => {
+                let name = backend.name();
+                let happened = if up { "was well again" } else { "died or was sick" };
                 let left: Vec<&str> = self.expected().map(|server| &*server.name).collect();
                 bail!(
-                    "{patience:?} after {name} was {turned} requests are still not dealt over \
-                     {left:?}: the last were answered by {answers} (- is an error)"
+                    "{whole:?} after {name} {happened} requests should go to {} and nobody else; \
+                     the last were answered by {answers} (- is an error)",
+                    left.join(", ")
                 )
             }
         }
@@ -145,21 +158,31 @@ impl Observer {
         &mut self,
         last: Option<Arc<str>>,
         returning: Answer,
-        silently: bool,
-        patience: Duration,
+        patience: Patience,
     ) -> Result<Settled> {
-        let deadline = Instant::now() + patience;
+        let silently = patience.silent;
         let cycle = self.cycle(last);
         let window = 2 * cycle.len().max(2);
         let mut seen: VecDeque<(Answer, u64)> = VecDeque::new();
-        while Instant::now() < deadline {
+        let (mut good, mut returned) = (0, returning.is_none());
+        let mut pace = interval(PACE);
+        while Instant::now() < patience.until {
+            if seen.len() == window {
+                pace.tick().await;
+            }
             let answer = self.ask(silently).await;
+            let is_good = answer.as_ref().map_or(cycle.is_empty(), |name| cycle.contains(name));
+            good = if is_good { good + 1 } else { 0 };
+            returned |= answer == returning;
             if seen.len() == window {
                 seen.pop_front();
             }
             seen.push_back((answer, self.log.len().saturating_sub(1)));
             let answers: Vec<Answer> = seen.iter().map(|(answer, _)| answer.clone()).collect();
-            if seen.len() < window || !self.fits(&answers, &cycle) {
+            let in_turn = seen.len() == window && self.fits(&answers, &cycle);
+            // Whoever deals unfairly may still have noticed.
+            let enough = returned && good >= 4 * window && Instant::now() >= patience.enough_from;
+            if !in_turn && !enough {
                 continue;
             }
             // A server has returned with its first answer. That one is out is
@@ -171,7 +194,7 @@ impl Observer {
             return Ok(Settled::Yes(shown.context("nothing was logged")?));
         }
         let answers = seen.iter().map(|(answer, _)| answer.as_deref().unwrap_or("-"));
-        Ok(Settled::No { answers: answers.collect::<Vec<_>>().join(" "), patience })
+        Ok(Settled::No(answers.collect::<Vec<_>>().join(" ")))
     }
 
     /// One request: who answered it well.
@@ -275,6 +298,17 @@ type Answer = Option<Arc<str>>;
 enum Settled {
     /// It is as it should be; the event that shows it first.
     Yes(Event),
-    /// It did not come to that.
-    No { answers: String, patience: Duration },
+    /// It did not come to that; the last answers.
+    No(String),
+}
+
+/// How long to ask.
+#[derive(Clone, Copy)]
+struct Patience {
+    until: Instant,
+    /// From here on it is enough that nobody else answers, and nobody fails, in
+    /// whatever order.
+    enough_from: Instant,
+    /// The requests are nobody's.
+    silent: bool,
 }

@@ -13,12 +13,15 @@ use testbed::{
     log::{Event, EventKind, EventLog},
     process::{Process, Signal},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::{Place, Setup, SetupFailed, Target};
 
-/// No balancer takes this long to start or to stop.
-const WATCHDOG: Duration = Duration::from_secs(15);
+/// No balancer takes this long to start.
+const START: Duration = Duration::from_secs(15);
+
+/// None takes this long to stop.
+const STOP: Duration = Duration::from_secs(5);
 
 /// From one look whether it answers to the next.
 const LOOK: Duration = Duration::from_millis(20);
@@ -48,25 +51,26 @@ impl Running {
         log: &EventLog,
     ) -> Result<Running> {
         let folder = tempfile::Builder::new().prefix("lb-e2e-").tempdir()?;
-        let port = free_port()?;
+        let port = target.port().map_or_else(free_port, Ok)?;
         let command = target.command(&Place { folder: folder.path(), port, setup: &setup })?;
         let process = Process::spawn(command, name, log)
             .with_context(|| SetupFailed(format!("{} cannot be started", target.about())))?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut running = Running { addr, setup, process, _folder: folder };
-        let ready = running.ready(log);
-        let problem = match timeout(WATCHDOG, ready).await {
+        let mut last = String::new();
+        let ready = running.ready(log, &mut last);
+        let problem = match timeout(START, ready).await {
             Ok(None) => return Ok(running),
             Ok(Some(ended)) => ended,
-            Err(_) => format!("no server answered through {addr} within {WATCHDOG:?}"),
+            Err(_) => format!("after {START:?} no server has answered through it: {last}"),
         };
         running.end().await?;
         Err(SetupFailed(format!("{} was not ready: {problem}", target.name())).into())
     }
 
     /// Asks until a server of this run has answered; says why if that is not to
-    /// be expected any more.
-    async fn ready(&mut self, log: &EventLog) -> Option<String> {
+    /// be expected any more, and in `last` what was seen last.
+    async fn ready(&mut self, log: &EventLog, last: &mut String) -> Option<String> {
         // A path that nobody else asks for: whoever answers it is ours.
         let path = format!("/ready-{}", self.addr.port());
         let url = format!("http://{}{path}", self.addr);
@@ -82,12 +86,33 @@ impl Running {
             match status {
                 Ok(200) if log.count(0, ours) > 0 => return None,
                 Ok(_) if self.setup.servers.is_empty() => return None,
-                _ => {}
+                _ => *last = self.seen(&answered),
             }
             if let Ok(Ok(status)) = timeout(LOOK, self.process.wait()).await {
-                return Some(format!("it ended with {status}"));
+                let why = if status.success() { "; it must stay in the foreground" } else { "" };
+                return Some(format!("it ended before it answered a request, with {status}{why}"));
             }
             sleep(LOOK).await;
+        }
+    }
+
+    /// What came of a request, for whoever has to find the reason.
+    fn seen(&self, answered: &reqwest::Result<reqwest::Response>) -> String {
+        let addr = self.addr;
+        match answered {
+            Ok(answer) => {
+                format!("{addr} answers {}, and no server got the request", answer.status())
+            }
+            Err(error) if error.is_connect() => {
+                format!(
+                    "nothing listens on {addr}, the port that it was told as {{port}} or in \
+                     {{config}}; if it always has the same one, say --listens-on PORT"
+                )
+            }
+            Err(error) if error.is_timeout() => {
+                format!("{addr} takes connections, but does not answer")
+            }
+            Err(_) => format!("{addr} takes connections, but closes them without an answer"),
         }
     }
 
@@ -107,8 +132,7 @@ impl Running {
             return Ok(false);
         }
         self.terminate();
-        let deadline = Instant::now() + WATCHDOG;
-        if timeout(deadline - Instant::now(), self.process.wait()).await.is_ok() {
+        if timeout(STOP, self.process.wait()).await.is_ok() {
             return Ok(false);
         }
         self.process.signal(Signal::KILL)?;

@@ -1,5 +1,7 @@
 //! Configuration files of the usual shapes, for balancers that read one.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -54,10 +56,12 @@ impl Shape {
             }
             Shape::Lb => {
                 let path = &setup.health.path;
+                let period =
+                    humantime::format_duration(Duration::from_millis(setup.health.period_ms));
                 let servers =
                     each(&|s| format!("  - {{url: \"{}\", weight: {}}}\n", s.url, s.weight));
                 format!(
-                    "listen: {port}\nhealth: {{path: {path}, period: {period}s}}\nservers:\n{servers}"
+                    "listen: {port}\nhealth: {{path: {path}, period: {period}}}\nservers:\n{servers}"
                 )
             }
         }
