@@ -15,6 +15,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     Scenario,
+    report::Reports,
     runner::{Level, Verdict, run_all},
     targets::{Shape, Target, Typed},
 };
@@ -63,7 +64,8 @@ async fn judge(python: &str, file: &Path, chosen: &[&'static Scenario]) -> Optio
         without: Vec::new(),
     });
     let target = Arc::new(target.unwrap());
-    let outcomes = run_all(&programs::places(false), Some(&target), chosen, 1, JOBS).await;
+    let (programs, reports) = (programs::places(false), Reports::none());
+    let outcomes = run_all(&programs, Some(&target), chosen, 1, JOBS, &reports).await;
     let convicted: Vec<_> =
         outcomes.iter().filter(|outcome| !matches!(outcome.verdict, Verdict::Pass)).collect();
     let got: BTreeSet<String> =
