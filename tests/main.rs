@@ -22,6 +22,7 @@ mod probes;
 mod programs;
 mod rotation;
 mod scale;
+mod states;
 mod status;
 mod transcripts;
 mod weights;

@@ -11,6 +11,7 @@ pub mod balance;
 pub mod config;
 pub mod inherit;
 pub mod net;
+mod sync;
 
 pub mod error;
 mod framing;

@@ -5,12 +5,11 @@
 //! long to lay out is dealt under a lock. Deals indices: whose they are is the
 //! [snapshot](super::snapshot)'s.
 
-use std::sync::{
+use super::schedule::{Chairman, lay_out};
+use crate::sync::{
     Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
-
-use super::schedule::{Chairman, lay_out};
 
 /// Set in the cursor once a newer snapshot is about to replace this one.
 const FROZEN: u64 = 1 << 63;

@@ -5,16 +5,17 @@
 //! turn belongs to exactly one snapshot: nothing is dealt twice and no place
 //! is skipped while a change is being published.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::Arc;
 
 use super::{
     Algorithm, Ask, ServerId,
     choice::{Shares, Turns, less_loaded, rendezvous},
     rotation::{Rotation, lock},
     schedule::reduce,
+};
+use crate::sync::{
+    Mutex,
+    atomic::{AtomicU32, Ordering},
 };
 
 /// The requests in flight at one server, over all threads and snapshots.

@@ -4,11 +4,13 @@
 //! when the drain time is over. Told by [`cluster`](crate::cluster) and
 //! [`care`](crate::care), heard by those who hold a connection to the server.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-
-use tokio::sync::Notify;
-
-use crate::balance::InFlight;
+use crate::{
+    balance::InFlight,
+    sync::{
+        Notify,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
 
 /// Where a server stands between its removal and its last request.
 #[derive(Debug, Default)]
@@ -64,9 +66,8 @@ impl Departure {
 
     async fn until(&self, is_so: impl Fn() -> bool) {
         loop {
+            // From here on it hears of news, polled or not.
             let news = self.news.notified();
-            tokio::pin!(news);
-            news.as_mut().enable();
             if is_so() {
                 return;
             }
