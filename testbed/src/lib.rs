@@ -46,6 +46,8 @@ pub mod history;
 
 pub mod fairness;
 
+pub mod statistics;
+
 pub mod process;
 
 pub mod body;

@@ -44,9 +44,13 @@
 //! The sort takes O(N log N), and so does the walk at most, for each start; in
 //! practice the walk is linear, whatever the overlap.
 
+mod epochs;
+
 use std::error::Error;
 use std::fmt;
 use std::ops::Range;
+
+pub use epochs::{Epoch, check_epochs};
 
 /// One request as seen from outside, with moments on one common scale.
 ///
@@ -238,6 +242,7 @@ fn check_starts(
 }
 
 /// A valid history, put in the order of its events.
+#[derive(Clone)]
 struct Log<'a> {
     history: &'a [Observation],
     schedule: &'a [usize],
@@ -294,9 +299,25 @@ impl<'a> Log<'a> {
     /// Walks the history with a counter that starts at place `start`.
     fn explain(&self, start: usize) -> Result<(), NotStrict> {
         self.check_counts(start)?;
+        self.walk(start, &mut [].into_iter())
+    }
+
+    /// The same, heeding what is known of the counter's position, in the order
+    /// of the moments. That the counter must have come as far as `reached` is
+    /// one more reason to turn it, and as it is turned as late as can be, it has
+    /// never gone further than it must.
+    fn walk(&self, start: usize, known: &mut dyn Iterator<Item = Known>) -> Result<(), NotStrict> {
+        let mut known = known.peekable();
         let mut counter = Counter::new(self, start);
         let mut picked_before = vec![0; self.history.len()];
         for (index, event) in self.events.iter().enumerate() {
+            // Behind what was received at that moment, before what was sent.
+            let is_due = |known: &Known| (known.moment, Kind::Sent) <= (event.moment, event.kind);
+            while let Some(known) = known.next_if(is_due) {
+                counter
+                    .turn_within(known)
+                    .map_err(|starved| self.no_order(start, index, &counter, starved))?;
+            }
             let server = self.history[event.request].server;
             match event.kind {
                 Kind::Sent => picked_before[event.request] = counter.send(server),
@@ -349,6 +370,16 @@ impl Event {
     }
 }
 
+/// What is known of the counter's position at a moment.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    moment: u64,
+    /// So many picks at least have been made.
+    reached: usize,
+    /// And so many at most.
+    limit: usize,
+}
+
 /// The counter, turned as late as the receipts so far allow.
 struct Counter<'a> {
     schedule: &'a [usize],
@@ -388,8 +419,22 @@ impl<'a> Counter<'a> {
         Ok(())
     }
 
+    fn turn_within(&mut self, known: Known) -> Result<(), Starved> {
+        while self.position < known.reached {
+            self.turn()?;
+        }
+        if self.position > known.limit {
+            return Err(Starved(self.server_at(known.limit)));
+        }
+        Ok(())
+    }
+
+    fn server_at(&self, position: usize) -> usize {
+        self.schedule[(self.start + position) % self.schedule.len()]
+    }
+
     fn turn(&mut self) -> Result<(), Starved> {
-        let server = self.schedule[(self.start + self.position) % self.schedule.len()];
+        let server = self.server_at(self.position);
         if self.servers[server].picks() == self.servers[server].sent {
             return Err(Starved(server));
         }
