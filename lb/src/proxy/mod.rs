@@ -286,6 +286,8 @@ fn own_answer<N: Net>(
         Reason::MethodNotAllowed => {
             let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
             headers.insert(header::ALLOW, allowed);
+            // What follows a CONNECT may be another protocol, not a request.
+            headers.insert(header::CONNECTION, CLOSE);
         }
         _ => {}
     }

@@ -61,7 +61,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
-/// What is no answer, and the reason that a POST is told.
+/// What is no answer, and the reason that a POST is told. The status line: RFC
+/// 9112 §4; fields: §5, §5.1, §5.2, RFC 9110 §5.5; lengths: RFC 9112 §6.3; what
+/// breaks off: §8.
 const HEADS: &[(&str, &str)] = &[
     ("\x16\x03\x01\x02 no HTTP\r\n\r\n", "bad_answer"),
     ("ICY 200 OK\r\n\r\n", "bad_answer"),
@@ -135,6 +137,7 @@ async fn on_a_kept_connection(w: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// RFC 9112 §7.1 and §8.
 async fn chunks(w: &mut World) -> Result<()> {
     w.expect_errors();
     w.expect_no_change();
@@ -167,6 +170,7 @@ async fn chunks(w: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// RFC 9112 §6.1 and §7.
 async fn other_codings(w: &mut World) -> Result<()> {
     w.expect_errors();
     w.expect_no_change();
@@ -188,6 +192,7 @@ async fn other_codings(w: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// RFC 9110 §8.6, RFC 9112 §6.3.
 async fn equal_lengths(w: &mut World) -> Result<()> {
     w.expect_errors();
     w.expect_no_change();
@@ -231,6 +236,7 @@ async fn huge_heads(w: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// RFC 9112 §2.2 and §11.1, RFC 9110 §5.5.
 async fn splitting(w: &mut World) -> Result<()> {
     w.expect_errors();
     w.expect_no_change();

@@ -6,20 +6,21 @@
 //! the same to two parsers.
 
 use anyhow::{Context, Result, bail, ensure};
+use fastrand::Rng;
 use testbed::{
     http1::head::RequestHead,
     log::{Event, EventKind},
 };
 
 use super::{
-    raw::{ask, expect_refusal},
+    raw::{Raw, ask, expect_refusal},
     scenario,
 };
 use crate::e2e::{Scenario, World};
 
 mod cases;
 
-use cases::{CASES, Case, Forwarded};
+use cases::{Case, Forwarded, GROUPS};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
@@ -27,7 +28,21 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "hygiene",
         raw_requests,
         Events,
-        "ninety ambiguous requests: refused with a reason, or forwarded so that two parsers agree"
+        "155 ambiguous requests: refused with a reason, or forwarded so that two parsers agree"
+    ),
+    scenario!(
+        63,
+        "hygiene",
+        raw_requests_byte_by_byte,
+        Events,
+        "the same when each byte comes by itself"
+    ),
+    scenario!(
+        63,
+        "hygiene",
+        raw_requests_cut_anywhere,
+        Events,
+        "the same when they are cut in two at random, behind a request that is in order"
     ),
     scenario!(
         63,
@@ -38,27 +53,82 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
+/// How the bytes of a case come.
+#[derive(Clone, Copy)]
+enum Pieces {
+    Whole,
+    Bytes,
+    /// In two, cut at random. The first one has a whole request before it.
+    Two,
+}
+
 async fn raw_requests(w: &mut World) -> Result<()> {
+    try_all(w, Pieces::Whole).await
+}
+
+async fn raw_requests_byte_by_byte(w: &mut World) -> Result<()> {
+    try_all(w, Pieces::Bytes).await
+}
+
+async fn raw_requests_cut_anywhere(w: &mut World) -> Result<()> {
+    try_all(w, Pieces::Two).await
+}
+
+/// All cases, and the rule that decides each.
+fn cases() -> impl Iterator<Item = (&'static str, &'static Case)> {
+    GROUPS.iter().flat_map(|group| group.cases.iter().map(|case| (group.rule, case)))
+}
+
+async fn try_all(w: &mut World, pieces: Pieces) -> Result<()> {
     w.expect_errors();
     w.expect_no_change();
     w.backends(["A", "B"]).await?;
-    w.balance(&["--head-timeout", "300ms", "--body-timeout", "300ms"]).await?;
+    // What stops is waited for, and only where no pieces come slowly.
+    let whole = matches!(pieces, Pieces::Whole);
+    let patience = if whole { "300ms" } else { "10s" };
+    w.balance(&["--head-timeout", patience, "--body-timeout", patience]).await?;
+    let before = usize::from(matches!(pieces, Pieces::Two));
+    let mut random = Rng::with_seed(63);
     let mut wrong = Vec::new();
-    for (number, case) in CASES.iter().enumerate() {
+    for (number, (rule, case)) in cases().enumerate() {
+        if case.allowed.contains(&408) && !whole {
+            continue;
+        }
         let target = format!("/case/{number}");
         let bytes = case.bytes(&target);
         let mark = w.log.len();
-        let judged = match ask(w, &bytes).await {
-            Ok(answer) => judge(w, case, (mark, &target), &answer),
+        let cut = random.usize(..=bytes.len());
+        let judged = match send(w, &bytes, pieces, cut).await {
+            Ok(answer) => judge(w, case, (mark, &target), before, &answer),
             Err(error) => Err(error),
         };
         if let Err(error) = judged {
             let sent = String::from_utf8_lossy(&bytes);
-            wrong.push(format!("{}: {sent:?}: {error:#}", case.name));
+            wrong.push(format!("{}: {sent:?}, cut at {cut}: {error:#}; {rule}", case.name));
         }
     }
     ensure!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
     Ok(())
+}
+
+/// Sends a case on a connection of its own, and reads until it is closed.
+async fn send(w: &mut World, bytes: &[u8], pieces: Pieces, cut: usize) -> Result<String> {
+    let mut raw = match pieces {
+        Pieces::Whole => return ask(w, bytes).await,
+        Pieces::Bytes | Pieces::Two => Raw::connect(w).await?,
+    };
+    // Whoever answers before the end may close as well.
+    match pieces {
+        Pieces::Two => {
+            let (before, after) = bytes.split_at(cut);
+            let first = b"GET /before HTTP/1.1\r\nHost: a\r\n\r\n";
+            raw.write([first, before].concat()).await?;
+            ensure!(raw.answer("GET").await?.head.status == 200, "the request before it");
+            let _ = raw.write(after).await;
+        }
+        _ => drop(raw.write_in_pieces(bytes, 1).await),
+    }
+    raw.rest().await
 }
 
 async fn authority_as_target(w: &mut World) -> Result<()> {
@@ -72,8 +142,15 @@ async fn authority_as_target(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// Judges what came back and, since `mark`, what went on to `target`.
-fn judge(w: &World, case: &Case, (mark, target): (u64, &str), answer: &str) -> Result<()> {
+/// Judges what came back and, since `mark`, what went on to `target`, behind so
+/// many requests `before` it.
+fn judge(
+    w: &World,
+    case: &Case,
+    (mark, target): (u64, &str),
+    before: usize,
+    answer: &str,
+) -> Result<()> {
     let status: u16 = match answer.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)) {
         Some(digits) => digits.parse()?,
         None => bail!("no answer but {answer:?}"),
@@ -87,8 +164,9 @@ fn judge(w: &World, case: &Case, (mark, target): (u64, &str), answer: &str) -> R
         ensure!(lower.contains("\r\nconnection: close\r\n"), "not closed: {answer:?}");
     }
     let events = w.log.events_from(mark);
-    let executed = events.iter().any(|e| matches!(e.kind, EventKind::Executed { .. }));
-    ensure!(executed == (status < 400), "executed is {executed} with {answer:?}");
+    let executed = events.iter().filter(|e| matches!(e.kind, EventKind::Executed { .. })).count();
+    let expected = before + usize::from(status < 400);
+    ensure!(executed == expected, "executed {executed} times, expected {expected}: {answer:?}");
     let forwarded: Vec<&[u8]> =
         events.iter().filter(|event| !is_late(event, target)).filter_map(forwarded_head).collect();
     match (status, case.forwarded) {
@@ -110,8 +188,9 @@ fn judge(w: &World, case: &Case, (mark, target): (u64, &str), answer: &str) -> R
 fn is_late(event: &Event, target: &str) -> bool {
     let EventKind::Received { target: other, .. } = &event.kind else { return false };
     let number = other.strip_prefix("/case/").and_then(|number| number.parse::<usize>().ok());
-    let case = number.and_then(|number| CASES.get(number));
-    other != target && case.is_some_and(|case| case.forwarded == Forwarded::PerhapsItsHead)
+    let case = number.and_then(|number| cases().nth(number));
+    let late = |(_, case): (_, &Case)| case.forwarded == Forwarded::PerhapsItsHead;
+    other == "/before" || other != target && case.is_some_and(late)
 }
 
 fn forwarded_head(event: &Event) -> Option<&[u8]> {
