@@ -133,6 +133,16 @@ fn place_is_kept_when_a_server_leaves_and_returns() {
 }
 
 #[test]
+fn who_joins_and_gets_nothing_yet_begins_no_new_period() {
+    let (mut cluster, _) = cluster_of(&[2, 1]);
+    assert_eq!(deal(&cluster, 3), "ABA");
+    let id = cluster.join(Arc::new(()), Thresholds::default());
+    assert_eq!(deal(&cluster, 2), "AB");
+    cluster.leave(id);
+    assert_eq!(deal(&cluster, 2), "AA");
+}
+
+#[test]
 fn place_is_kept_where_the_period_is_not_laid_out() {
     // C's only turn is far away; A and B alternate.
     let (mut cluster, ids) = cluster_of(&[100_003, 100_003, 1]);

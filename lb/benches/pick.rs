@@ -23,6 +23,10 @@ fn snapshot(algorithm: Algorithm, servers: u32, weights: u32) -> Arc<Snapshot<()
 }
 
 /// Deals a request and gives it back at once.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "threads draw side by side, and none decides anything"
+)]
 fn deal(bencher: Bencher<'_, '_>, algorithm: Algorithm, servers: u32, weights: u32) {
     let snapshot = snapshot(algorithm, servers, weights);
     bencher.with_inputs(|| fastrand::u64(..)).bench_values(|draw| {

@@ -65,6 +65,7 @@ pub async fn run<N: Net>(
         Ok::<_, anyhow::Error>(())
     };
     tokio::select! {
+        biased;
         () = &mut stop => {}
         ended = checked => ended?,
     }

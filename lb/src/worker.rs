@@ -213,6 +213,10 @@ pub struct Worker<N: Net> {
 
 impl<N: Net> Worker<N> {
     /// A worker without connections.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a fork of the thread's generator, which a simulation seeds"
+    )]
     pub fn new(net: N, shared: Arc<Shared>, load: Arc<Load>, log: Arc<AccessLog>) -> Self {
         let pools = Pools::new(net.clone());
         let random = RefCell::new(Rng::new());

@@ -9,6 +9,7 @@ mod e2e;
 mod mutants;
 mod programs;
 mod scenarios;
+mod sim;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -36,6 +37,8 @@ enum Task {
     Bench(bench::Options),
     /// Start three sample backends and `lb` in front of them, to play with.
     Demo(demo::Options),
+    /// Run `lb` in virtual time through random faults, thousands of times.
+    Sim(sim::Options),
     /// Break `lb` on purpose, one way at a time, and see the suite notice.
     Mutants(mutants::Options),
 }
@@ -77,5 +80,6 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Bench(options) => bench::run(&options),
         Task::Demo(options) => runtime.block_on(demo::run(options)),
         Task::Mutants(options) => mutants::run(&options),
+        Task::Sim(options) => sim::run(&options),
     }
 }

@@ -251,7 +251,8 @@ impl<T> Cluster<T> {
     /// resort those that hold from now on; all at once. A server that stays
     /// keeps its health and what it has in flight, one that joins gets no
     /// request before a probe passes. The rotation goes on behind the server
-    /// that was dealt last, or if that has left, behind the one before it.
+    /// that was dealt last, or if that has left, behind the one before it; what
+    /// does not concern those that are dealt to leaves it alone.
     /// Returns their identities.
     pub fn arrange(
         &mut self,
@@ -259,10 +260,10 @@ impl<T> Cluster<T> {
         algorithm: Algorithm,
         when_all_down: WhenAllDown,
     ) -> Vec<ServerId> {
-        self.settle_place();
-        let dealt: Vec<ServerId> = self.entries[..self.place].iter().map(|e| e.id).collect();
-        let before = std::mem::take(&mut self.entries).into_iter();
-        let mut before: BTreeMap<ServerId, Entry<T>> = before.map(|e| (e.id, e)).collect();
+        let before = std::mem::take(&mut self.entries);
+        let order: Vec<ServerId> = before.iter().map(|e| e.id).collect();
+        let mut before: BTreeMap<ServerId, Entry<T>> =
+            before.into_iter().map(|e| (e.id, e)).collect();
         for Slot { id, wanted, thresholds, share, server } in slots {
             let (id, mut health, in_flight) = match id.and_then(|id| before.remove(&id)) {
                 Some(entry) => (entry.id, entry.health, entry.in_flight),
@@ -271,12 +272,18 @@ impl<T> Cluster<T> {
             health.set_thresholds(thresholds);
             self.entries.push(Entry { id, wanted, health, share, in_flight, server });
         }
-        let last = dealt.iter().rev().find(|id| !before.contains_key(id));
-        let place_of = |id: &ServerId| self.entries.iter().position(|e| e.id == *id);
-        self.place = last.and_then(place_of).map_or(0, |index| index + 1);
+        let deals_as_before = self.algorithm == algorithm;
         self.algorithm = algorithm;
         self.when_all_down = when_all_down;
-        self.publish();
+        let members = self.eligible();
+        if members.is_empty() || !deals_as_before || !self.snapshot.still_holds(&members) {
+            self.settle_place();
+            let dealt = order[..self.place.min(order.len())].iter().rev();
+            let last = dealt.into_iter().find(|id| !before.contains_key(id));
+            let place_of = |id: &ServerId| self.entries.iter().position(|e| e.id == *id);
+            self.place = last.and_then(place_of).map_or(0, |index| index + 1);
+            self.snapshot = Arc::new(Snapshot::new(members, self.place, algorithm));
+        }
         self.entries.iter().map(|e| e.id).collect()
     }
 

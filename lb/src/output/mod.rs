@@ -123,6 +123,23 @@ impl Output {
         Ok(Output(inner))
     }
 
+    /// An output without a writer: what is appended waits to be
+    /// [taken](Self::take), for those who run the balancer inside themselves.
+    pub fn in_memory() -> Output {
+        Output(Arc::new(Inner {
+            stream: Stream::Stdout,
+            text: Mutex::default(),
+            lost: AtomicU64::new(0),
+            wake: Condvar::new(),
+            ended: watch::Sender::new(true),
+        }))
+    }
+
+    /// What waits to be written, which then no longer does.
+    pub fn take(&self) -> Vec<u8> {
+        mem::take(&mut self.0.text().waiting)
+    }
+
     /// Appends what `write` writes: whole lines. Never waits for the stream.
     pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut text = self.0.text();

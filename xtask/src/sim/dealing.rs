@@ -1,0 +1,220 @@
+//! Are requests dealt to whom they should be?
+//!
+//! Owns the rules of the rotation (contract, Rotation): only eligible servers
+//! get requests, and in every epoch one strict rotation.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use testbed::{
+    log::EventKind,
+    rotation::{Observation, check_schedule},
+};
+
+use super::{
+    plan::Plan,
+    requests::{Outcome, Request},
+    run::Run,
+    truth::Truth,
+    view::View,
+};
+
+/// Adds what is wrong.
+pub(crate) fn check(
+    plan: &Plan,
+    run: &Run,
+    truth: &Truth,
+    requests: &[Request],
+    wrong: &mut Vec<String>,
+) {
+    strangers(plan, run, requests, wrong);
+    at_the_end(plan, run, requests, wrong);
+    if plan.balancer.algorithm == "round_robin" {
+        epochs(plan, run, truth, requests, wrong);
+    }
+}
+
+/// No request goes to a server that was not eligible at any time since it was
+/// sent.
+fn strangers(plan: &Plan, run: &Run, requests: &[Request], wrong: &mut Vec<String>) {
+    let sent: BTreeMap<u64, u64> = requests.iter().map(|r| (r.nonce, r.sent.1)).collect();
+    let mut view = View::new(plan, &run.done);
+    let mut last_eligible: Vec<Option<u64>> = vec![None; plan.servers.len()];
+    for event in &run.events {
+        for index in &view.eligible {
+            last_eligible[*index] = Some(event.seq);
+        }
+        view.read(plan, event);
+        for index in &view.eligible {
+            last_eligible[*index] = Some(event.seq);
+        }
+        let EventKind::Received { backend, nonce: Some(nonce), .. } = &event.kind else { continue };
+        let (Some(index), Some(sent)) = (plan.server(backend), sent.get(nonce)) else { continue };
+        if last_eligible[index].is_none_or(|last| last < *sent) {
+            wrong.push(format!(
+                "nonce={nonce} went to {backend} at {} ms, which was {} and {}",
+                event.at.as_millis(),
+                view.servers[index].observed,
+                view.servers[index].wanted,
+            ));
+        }
+    }
+}
+
+/// When all is healed every request is served.
+fn at_the_end(plan: &Plan, run: &Run, requests: &[Request], wrong: &mut Vec<String>) {
+    for request in requests.iter().filter(|request| request.sent.1 >= run.strict) {
+        let good = matches!(&request.outcome, Some((_, Outcome::Answered(_, 200))));
+        if !good {
+            wrong.push(format!(
+                "nonce={} failed when all was healed: {:?}",
+                request.nonce, request.outcome
+            ));
+        }
+    }
+    let mut view = View::new(plan, &run.done);
+    for event in run.events.iter().take_while(|event| event.seq < run.strict) {
+        view.read(plan, event);
+    }
+    for (belief, server) in view.servers.iter().zip(&plan.servers) {
+        if belief.present && belief.observed != "up" {
+            wrong.push(format!("server={} is {} when all is healed", server.name, belief.observed));
+        }
+        if belief.present && belief.wanted != "enabled" {
+            wrong.push(format!("server={} is {} when all is healed", server.name, belief.wanted));
+        }
+        if belief.present == server.spare {
+            wrong.push(format!("server={} is configured: {}", server.name, belief.present));
+        }
+    }
+}
+
+/// In each epoch, from one moment when no request is on its way to a server to
+/// another, requests are dealt in one strict rotation.
+fn epochs(plan: &Plan, run: &Run, truth: &Truth, requests: &[Request], wrong: &mut Vec<String>) {
+    let by_nonce: BTreeMap<u64, &Request> = requests.iter().map(|r| (r.nonce, r)).collect();
+    let mut view = View::new(plan, &run.done);
+    let mut epoch = Epoch::new(&view, Duration::ZERO);
+    // Requests that were sent and have reached no server.
+    let mut on_way = 0_usize;
+    for event in &run.events {
+        if view.read(plan, event) {
+            epoch.judge(plan, truth, event.at, wrong);
+            epoch = Epoch::new(&view, event.at);
+            continue;
+        }
+        match &event.kind {
+            EventKind::Sent { .. } => {
+                if on_way == 0 {
+                    epoch.commit();
+                }
+                on_way += 1;
+            }
+            EventKind::Received { backend, nonce: Some(nonce), .. } => {
+                let Some(request) = by_nonce.get(nonce) else { continue };
+                if request.reached.first().is_some_and(|(.., seq)| *seq == event.seq) {
+                    on_way -= 1;
+                }
+                let plain = request.failed.is_empty() && request.reached.len() == 1;
+                let place =
+                    epoch.dealt_to.iter().position(|(i, _)| plan.servers[*i].name == **backend);
+                match place.filter(|_| plain) {
+                    Some(server) => epoch.open.push(Observation {
+                        sent: request.sent.1,
+                        received: event.seq,
+                        server,
+                    }),
+                    None => epoch.spoilt = true,
+                }
+            }
+            // It never arrived anywhere: to whom it was dealt is not known.
+            EventKind::Answered { nonce, .. } | EventKind::Failed { nonce, .. }
+                if by_nonce.get(nonce).is_some_and(|request| request.reached.is_empty()) =>
+            {
+                on_way -= 1;
+                epoch.spoilt = true;
+            }
+            _ => {}
+        }
+    }
+    epoch.commit();
+    epoch.judge(plan, truth, run.took, wrong);
+}
+
+/// The time between two changes of who is dealt to.
+struct Epoch {
+    dealt_to: Vec<(usize, u32)>,
+    since: Duration,
+    /// Unbroken pieces of the rotation.
+    pieces: Vec<Vec<Observation>>,
+    /// What came since no request was on its way.
+    open: Vec<Observation>,
+    /// Whether somebody came since whose turn is not known.
+    spoilt: bool,
+}
+
+impl Epoch {
+    fn new(view: &View, since: Duration) -> Self {
+        // What is on its way may have been dealt before.
+        Self {
+            dealt_to: view.dealt_to(),
+            since,
+            pieces: vec![Vec::new()],
+            open: Vec::new(),
+            spoilt: true,
+        }
+    }
+
+    /// No request is on its way.
+    fn commit(&mut self) {
+        if std::mem::take(&mut self.spoilt) {
+            self.open.clear();
+            self.pieces.push(Vec::new());
+        }
+        if let Some(piece) = self.pieces.last_mut() {
+            piece.append(&mut self.open);
+        }
+    }
+
+    fn judge(&self, plan: &Plan, truth: &Truth, until: Duration, wrong: &mut Vec<String>) {
+        let span = (self.since, until);
+        if self.dealt_to.iter().any(|(index, _)| truth.servers[*index].ails(span)) {
+            return;
+        }
+        let schedule = smooth(&self.dealt_to.iter().map(|(_, weight)| *weight).collect::<Vec<_>>());
+        for piece in &self.pieces {
+            if let Err(error) = check_schedule(piece, &schedule) {
+                let from = piece.first().map_or(0, |first| first.sent);
+                let names: Vec<_> = self
+                    .dealt_to
+                    .iter()
+                    .map(|(index, weight)| (&plan.servers[*index].name, weight))
+                    .collect();
+                wrong.push(format!(
+                    "no strict rotation over {names:?} from {} to {} ms, from event {from} on: {error}",
+                    span.0.as_millis(), span.1.as_millis(),
+                ));
+            }
+        }
+    }
+}
+
+/// Smooth weighted round robin over one period; ties in configuration order.
+fn smooth(weights: &[u32]) -> Vec<usize> {
+    let divisor = weights.iter().fold(0, |a, b| gcd(a, *b)).max(1);
+    let weights: Vec<i64> = weights.iter().map(|weight| i64::from(weight / divisor)).collect();
+    let total: i64 = weights.iter().sum();
+    let mut current = vec![0; weights.len()];
+    let mut schedule = Vec::new();
+    for _ in 0..total {
+        current.iter_mut().zip(&weights).for_each(|(now, weight)| *now += weight);
+        let most = current.iter().copied().max().unwrap_or_default();
+        let next = current.iter().position(|now| *now == most).unwrap_or_default();
+        current[next] -= total;
+        schedule.push(next);
+    }
+    schedule
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

@@ -1,0 +1,255 @@
+//! Are servers put out and taken back as promised?
+//!
+//! Owns the rules about states (contract, Health): by how many probes, within
+//! which time, and never without a cause.
+
+use std::time::Duration;
+
+use super::{
+    config::{Check, round_trip},
+    plan::Plan,
+    requests::Request,
+    run::Run,
+    truth::{Past, Span, Truth, overlaps},
+    view::{Said, View, heard},
+};
+
+/// Adds what is wrong.
+pub(crate) fn check(
+    plan: &Plan,
+    run: &Run,
+    truth: &Truth,
+    requests: &[Request],
+    wrong: &mut Vec<String>,
+) {
+    let mut view = View::new(plan, &run.done);
+    let mut counts = vec![Count::default(); plan.servers.len()];
+    // When what lb observes of each server changed, and to what.
+    let mut history = vec![vec![(Duration::ZERO, "checking".to_owned())]; plan.servers.len()];
+    for event in &run.events {
+        let present: Vec<bool> = view.servers.iter().map(|belief| belief.present).collect();
+        view.read(plan, event);
+        for (index, was) in present.iter().enumerate() {
+            if view.servers[index].present && !was {
+                history[index].push((event.at, "checking".into()));
+                counts[index] = Count::default();
+            }
+        }
+        let Some((index, said)) = heard(plan, event) else { continue };
+        let past = &truth.servers[index];
+        let count = &mut counts[index];
+        let mut accuse = |what: String| {
+            wrong.push(format!(
+                "server={} at {} ms: {what}",
+                plan.servers[index].name,
+                event.at.as_millis()
+            ));
+        };
+        match said {
+            Said::Probe { passed, took } => {
+                let span = (event.at.saturating_sub(took), event.at);
+                let could_fail = overlaps(&past.unhealthy, span) || overlaps(&past.unsteady, span);
+                if !passed && !could_fail {
+                    accuse("a probe failed, and it was well".into());
+                }
+                if passed && past.unhealthy.iter().any(|ill| ill.0 < span.0 && span.1 < ill.1) {
+                    accuse("a probe passed, and it was not well".into());
+                }
+                count.probe(passed, span.0);
+            }
+            Said::Became { from, to, cause } => {
+                if let Some(what) = count.is_wrong(&view.check, truth, (&from, &to, &cause)) {
+                    accuse(what);
+                }
+                let since = history[index].last().map_or(Duration::ZERO, |(since, _)| *since);
+                if cause.starts_with("probe") && count.began < since {
+                    accuse(format!("became {to} by a probe from before it was {from}"));
+                }
+                if to != "up" && !ailed_before(plan, truth, past, event.at) {
+                    accuse(format!("became {to}, {cause}, and was well"));
+                }
+                history[index].push((event.at, to));
+                counts[index] = Count::default();
+            }
+            _ => {}
+        }
+    }
+    for (index, past) in truth.servers.iter().enumerate() {
+        let name = &plan.servers[index].name;
+        for what in bounds(plan, run, truth, past, &history[index]) {
+            wrong.push(format!("server={name}: {what}"));
+        }
+    }
+    departures(plan, run, truth, requests, wrong);
+}
+
+/// Results of probes in a row since the last change of state.
+#[derive(Clone, Debug, Default)]
+struct Count {
+    passed: u32,
+    failed: u32,
+    /// When the last one began.
+    began: Duration,
+}
+
+impl Count {
+    fn probe(&mut self, passed: bool, began: Duration) {
+        self.began = began;
+        let (more, none) = match passed {
+            true => (&mut self.passed, &mut self.failed),
+            false => (&mut self.failed, &mut self.passed),
+        };
+        *more += 1;
+        *none = 0;
+    }
+
+    /// "Probes in a row that change the state": exactly as many as are
+    /// configured, unless that changed meanwhile.
+    fn is_wrong(
+        &self,
+        check: &Check,
+        truth: &Truth,
+        (from, to, cause): (&str, &str, &str),
+    ) -> Option<String> {
+        let steady = truth
+            .checks
+            .iter()
+            .all(|(_, other)| (other.rise, other.fall) == (check.rise, check.fall));
+        let (seen, needed) = match (from, to, cause) {
+            ("down", "up", _) => (self.passed, check.rise),
+            ("up", "down", "probe failed") => (self.failed, check.fall),
+            _ => return None,
+        };
+        // Connects that time out count too, and are not told.
+        let too_late = seen > needed && steady;
+        let too_soon = seen < needed && steady && to == "up";
+        let wrong = too_late || too_soon;
+        wrong.then(|| format!("{from} to {to} after {seen} probes, expected {needed}"))
+    }
+}
+
+/// Whether something was wrong shortly before: evidence takes so long at most.
+fn ailed_before(plan: &Plan, truth: &Truth, past: &Past, at: Duration) -> bool {
+    let longest = |(_, check): &(Duration, Check)| check.period * check.fall + check.timeout;
+    let evidence = truth.checks.iter().map(longest).max().unwrap_or_default();
+    let evidence = evidence + round_trip(plan);
+    past.ails((at.saturating_sub(evidence), at))
+}
+
+/// "Out at most fall x period + timeout after it starts failing; back at most
+/// rise x period + timeout after it recovers."
+fn bounds(
+    plan: &Plan,
+    run: &Run,
+    truth: &Truth,
+    past: &Past,
+    history: &[(Duration, String)],
+) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let slack = round_trip(plan) * 2;
+    let slowest = |pick: fn(&Check) -> Duration| {
+        truth.checks.iter().map(|(_, check)| pick(check)).max().unwrap_or_default() + slack
+    };
+    let back = slowest(|check| check.period * check.rise + check.timeout);
+    let out = slowest(|check| check.period * check.fall + check.timeout);
+    let state = |at: Duration| {
+        let until = history.iter().take_while(|(since, _)| *since <= at).last();
+        until.map_or("checking", |(_, state)| state.as_str())
+    };
+    let ill: Vec<Span> =
+        past.unhealthy.iter().chain(&past.unsteady).chain(&past.absent).copied().collect();
+    let mut well = complement(&ill, run.took);
+    // Connects are strong evidence, and faults may refuse them.
+    well.retain(|span| !overlaps(&past.faulty, *span));
+    for (from, to) in well {
+        let by = from + back;
+        if by < to && state(by) != "up" {
+            wrong.push(format!(
+                "well since {} ms, and {} at {} ms",
+                from.as_millis(),
+                state(by),
+                by.as_millis()
+            ));
+        }
+    }
+    for (from, to) in &past.unhealthy {
+        let by = *from + out;
+        let absent = overlaps(&past.absent, (*from, *to));
+        if by < *to && !absent && state(by) == "up" {
+            wrong.push(format!(
+                "not well since {} ms, and up at {} ms",
+                from.as_millis(),
+                by.as_millis()
+            ));
+        }
+    }
+    wrong
+}
+
+/// The times that none of `spans` has.
+fn complement(spans: &[Span], end: Duration) -> Vec<Span> {
+    let mut spans = spans.to_vec();
+    spans.sort();
+    let (mut free, mut since) = (Vec::new(), Duration::ZERO);
+    for (from, to) in spans {
+        if from > since {
+            free.push((since, from));
+        }
+        since = since.max(to);
+    }
+    free.push((since, end));
+    free
+}
+
+/// A removed server "finishes what it has, for at most the drain time", and is
+/// told to be drained as soon as it has nothing any more.
+fn departures(
+    plan: &Plan,
+    run: &Run,
+    truth: &Truth,
+    requests: &[Request],
+    wrong: &mut Vec<String>,
+) {
+    let drain = super::plan::millis(plan.balancer.drain_ms);
+    for (index, past) in truth.servers.iter().enumerate() {
+        let name = &plan.servers[index].name;
+        let ends: Vec<_> = run
+            .events
+            .iter()
+            .filter_map(|event| {
+                let (server, said) = heard(plan, event)?;
+                (server == index).then_some((event.at, said))
+            })
+            .filter(|(_, said)| matches!(said, Said::Drained | Said::CutOff))
+            .collect();
+        for (from, _) in past.absent.iter().filter(|(from, _)| !from.is_zero()) {
+            let Some((at, said)) = ends.iter().find(|(at, _)| at >= from) else {
+                wrong.push(format!(
+                    "server={name}: removed at {} ms and never drained",
+                    from.as_millis()
+                ));
+                continue;
+            };
+            let busy = busy_until(requests, name, *from, run.took) + round_trip(plan);
+            let by = busy.min(*from + drain) + round_trip(plan);
+            let ails = past.ails((from.saturating_sub(Duration::from_secs(5)), *at));
+            if *at > *from + drain || (*at > by && !ails) {
+                wrong.push(format!(
+                    "server={name}: removed at {} ms, its last answer ended at {} ms, {said:?} at {} ms",
+                    from.as_millis(), busy.as_millis(), at.as_millis(),
+                ));
+            }
+        }
+    }
+}
+
+/// When the last request that a server had at `from` was over for its client.
+fn busy_until(requests: &[Request], server: &str, from: Duration, end: Duration) -> Duration {
+    let had = |request: &&Request| {
+        let reached = request.reached.iter().any(|(name, ..)| name == server);
+        let tried = request.failed.iter().any(|(name, ..)| name == server);
+        request.sent.0 <= from && (reached || tried)
+    };
+    let ends = requests.iter().filter(had).map(|request| request.span(end).1);
+    ends.max().unwrap_or_default().max(from)
+}

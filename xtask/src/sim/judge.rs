@@ -1,0 +1,286 @@
+//! Was it right? What `lb` promises, held against what happened.
+//!
+//! Owns when an error is allowed; each rule names its place in the contract.
+//! Whatever no rule allows is a violation. How it really was is
+//! [`super::truth`]'s; the rules of servers' states are [`super::health`]'s,
+//! those of the rotation [`super::dealing`]'s.
+
+use std::time::Duration;
+
+use testbed::{ledger, log::EventKind};
+
+use super::{
+    config::round_trip,
+    dealing, health,
+    plan::{Plan, millis},
+    requests::{Outcome, Request, collect},
+    run::Run,
+    truth::{Span, Truth, overlaps},
+    view::{Said, heard},
+};
+
+/// Servers to which a request is sent at most, that came to nothing: the first
+/// and two others.
+const SENT_LIMIT: usize = 3;
+
+/// Retries that the budget always allows at one time.
+const BUDGET: usize = 3;
+
+/// How long a request waits for the budget.
+const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
+
+/// For how long a kept connection may have lain idle, and a bit.
+const KEPT: Duration = Duration::from_secs(6);
+
+/// All that was wrong, a sentence each.
+pub(crate) fn judge(plan: &Plan, run: &Run) -> Vec<String> {
+    let requests = collect(&run.events, &run.access);
+    let truth = Truth::of(plan, run);
+    let mut wrong = Vec::new();
+    if let Err(violations) = ledger::check(&run.events) {
+        wrong.extend(violations.0.iter().map(|violation| format!("ledger: {violation}")));
+    }
+    let court =
+        Court { plan, truth: &truth, requests: &requests, end: run.took, ups: ups(plan, run) };
+    for request in &requests {
+        wrong.extend(court.judge(request).map(|what| request.accuse(&what)));
+        wrong.extend(court.unfounded(request).map(|what| request.accuse(&what)));
+    }
+    wrong.extend(court.retries_beyond_the_budget());
+    health::check(plan, run, &truth, &requests, &mut wrong);
+    dealing::check(plan, run, &truth, &requests, &mut wrong);
+    wrong.extend(run.left.iter().map(|what| format!("left at the end: {what}")));
+    wrong.extend(run.events.iter().filter_map(|event| match &event.kind {
+        EventKind::Output { line, .. } if line.starts_with("ERROR") => Some(format!("lb: {line}")),
+        EventKind::Note(text) if text.starts_with("panic") => Some(text.clone()),
+        _ => None,
+    }));
+    wrong
+}
+
+impl Request {
+    fn accuse(&self, what: &str) -> String {
+        let Request { nonce, client, method, target, sent, outcome, failed, .. } = self;
+        let at = sent.0.as_millis();
+        format!(
+            "nonce={nonce} {client} {method} {target} sent at {at} ms: {what}; {outcome:?} failed={failed:?}"
+        )
+    }
+}
+
+struct Court<'a> {
+    plan: &'a Plan,
+    truth: &'a Truth,
+    requests: &'a [Request],
+    end: Duration,
+    /// When each server was seen to be up.
+    ups: Vec<Vec<Duration>>,
+}
+
+impl Court<'_> {
+    /// What is wrong with how a request ended.
+    fn judge(&self, request: &Request) -> Option<String> {
+        let span = request.span(self.end);
+        let client = self.plan.clients.iter().position(|client| client.name == request.client)?;
+        // What happens between a client and lb is nobody's promise.
+        if overlaps(&self.truth.clients[client], span) {
+            return None;
+        }
+        let (_, outcome) = match &request.outcome {
+            Some(outcome) => outcome,
+            None => return Some("was never answered".into()),
+        };
+        match outcome {
+            Outcome::Answered(server, status) => self.answered(request, server, *status, span),
+            Outcome::Refused(status, reason) => self.refused(request, *status, reason, span),
+            Outcome::Broken(headed, error) => self.broken(request, *headed, error, span),
+            Outcome::Aborted => {
+                let ordered =
+                    self.truth.aborts[client].iter().any(|at| span.0 <= *at && *at <= span.1);
+                (!ordered).then(|| "ended as if its client had given it up".into())
+            }
+        }
+    }
+
+    /// Contract, table of failover: "a 5xx from the server: passed on
+    /// unchanged".
+    fn answered(&self, request: &Request, server: &str, status: u16, span: Span) -> Option<String> {
+        let past = &self.truth.servers[self.plan.server(server)?];
+        if status == 200 {
+            return self.late(request, span);
+        }
+        let own = status == 503 && overlaps(&past.unavailable, span);
+        (!own).then(|| format!("{server} never said {status}"))
+    }
+
+    /// Nothing waits where nobody has to be waited for. (Contract, Timeouts:
+    /// there is no other limit.)
+    fn late(&self, request: &Request, span: Span) -> Option<String> {
+        let since = span.0.saturating_sub(self.truth.settling(self.plan));
+        let well = |past: &super::truth::Past| {
+            let window = (since, span.1);
+            !past.ails(window) && !overlaps(&past.unmannered, window)
+        };
+        let took = span.1 - span.0;
+        let limit = match self.truth.servers.iter().all(well) {
+            // A connection, and the pieces of two bodies through one window.
+            true => round_trip(self.plan) * 12 + self.slowness(),
+            false => {
+                let balancer = &self.plan.balancer;
+                let servers = self.plan.servers.len() as u32;
+                millis(balancer.response_timeout_ms) * SENT_LIMIT as u32
+                    + millis(balancer.connect_timeout_ms) * servers
+                    // The budget, a delay, a body that drips.
+                    + Duration::from_secs(5)
+            }
+        };
+        let broken = request.reached.iter().any(|(server, ..)| {
+            let index = self.plan.server(server);
+            // A body that stops on a cut line may take its time out.
+            index
+                .is_some_and(|index| overlaps(&self.truth.servers[index].unsteady, (since, span.1)))
+        });
+        (took > limit && !broken).then(|| format!("took {took:?}, expected at most {limit:?}"))
+    }
+
+    /// What slow links add at most, where they are no fault.
+    fn slowness(&self) -> Duration {
+        let slow = self.plan.operations.iter().filter_map(|operation| match &operation.what {
+            super::plan::What::Slow { latency_ms, .. } => Some(millis(latency_ms * 24)),
+            _ => None,
+        });
+        slow.max().unwrap_or_default()
+    }
+
+    /// Contract, "No client error while one healthy server exists".
+    fn refused(&self, request: &Request, status: u16, reason: &str, span: Span) -> Option<String> {
+        let well = self.one_that_is_well(span)?;
+        let name = &self.plan.servers[well].name;
+        if self.is_excused(request, reason, span) {
+            return None;
+        }
+        Some(format!("got a {status} {reason} while {name} was well"))
+    }
+
+    /// A server that served everybody from so long before that `lb` must have
+    /// known it (contract, Health, Bounds).
+    fn one_that_is_well(&self, span: Span) -> Option<usize> {
+        let since = span.0.checked_sub(self.truth.settling(self.plan))?;
+        self.truth.servers.iter().position(|past| past.serves((since, span.1)))
+    }
+
+    /// Why a request may fail although a server was well.
+    fn is_excused(&self, request: &Request, reason: &str, span: Span) -> bool {
+        let sent: Vec<_> = request.failed.iter().filter(|(_, how, _)| was_sent(how)).collect();
+        let last_was_sent = request.failed.last().is_some_and(|(_, how, _)| was_sent(how));
+        let ends = ["server_closed", "bad_answer", "response_timeout"];
+        if !last_was_sent || !ends.contains(&reason) {
+            return false;
+        }
+        // "if it happens, 502, never replayed": POST and PATCH.
+        if !ledger::is_idempotent(&request.method) {
+            return true;
+        }
+        // "at most 2 other servers": those that were sent to, on fresh
+        // connections.
+        let elsewhere = sent.iter().filter(|(_, how, _)| how != "reused_closed").count();
+        elsewhere >= SENT_LIMIT || self.budget_was_used_up(request, span)
+    }
+
+    /// "within a retry budget (20 % of requests in flight, at least 3)".
+    fn budget_was_used_up(&self, request: &Request, span: Span) -> bool {
+        let Some((_, _, after)) = request.failed.last() else { return false };
+        let failed = (span.0 + *after).saturating_sub(BUDGET_PATIENCE);
+        let retries = self.requests.iter().filter(|other| {
+            let theirs = other.span(self.end);
+            let began = other.failed.iter().find(|(_, how, _)| was_sent(how));
+            let began = began.map(|(_, _, after)| theirs.0 + *after);
+            other.nonce != request.nonce
+                && began.is_some_and(|began| began <= span.1 && failed <= theirs.1)
+        });
+        retries.count() >= BUDGET
+    }
+
+    /// Contract, table of failover: "within a retry budget (20 % of requests in
+    /// flight, at least 3)". A retry is under way at least from its arrival to
+    /// a moment before its end.
+    fn retries_beyond_the_budget(&self) -> Option<String> {
+        let margin = round_trip(self.plan) * 2;
+        let under_way = |request: &Request| {
+            let fresh = |(_, how, _): &(String, String, Duration)| {
+                was_sent(how) && how != "reused_closed" && how != "bad_answer"
+            };
+            let (_, from, _) = request.reached.get(1)?;
+            let until = request.outcome.as_ref()?.0.checked_sub(margin)?;
+            (request.failed.first().is_some_and(fresh) && *from < until).then_some((*from, until))
+        };
+        let retries: Vec<Span> = self.requests.iter().filter_map(under_way).collect();
+        let limit = BUDGET.max(self.plan.clients.len() / 5);
+        let (at, count) = retries
+            .iter()
+            .map(|(at, _)| (*at, retries.iter().filter(|(from, to)| from <= at && at < to).count()))
+            .max_by_key(|(_, count)| *count)?;
+        (count > limit).then(|| format!("{count} retries at a time at {} ms", at.as_millis()))
+    }
+
+    /// Contract, table of failover: "response head relayed, body breaks: the
+    /// client's connection is cut so that the truncation shows". Without a head
+    /// lb always answers.
+    fn broken(&self, request: &Request, headed: bool, error: &str, span: Span) -> Option<String> {
+        let excused = headed
+            && request.reached.iter().any(|(server, ..)| {
+                let index = self.plan.server(server);
+                index.is_some_and(|index| {
+                    let past = &self.truth.servers[index];
+                    past.ails(span) || overlaps(&past.absent, span)
+                })
+            });
+        (!excused).then(|| format!("broke off: {error}"))
+    }
+
+    /// What is wrong with the attempts that lb says came to nothing: no server
+    /// fails without a cause.
+    fn unfounded(&self, request: &Request) -> Option<String> {
+        let (from, to) = request.span(self.end);
+        let unfounded = |(server, how, _): &&(String, String, Duration)| {
+            let Some(index) = self.plan.server(server) else { return true };
+            let past = &self.truth.servers[index];
+            let kept = (from.saturating_sub(KEPT), to);
+            match how.as_str() {
+                "no_resources" => true,
+                "went_out" => {
+                    let settling = (from.saturating_sub(self.truth.settling(self.plan)), to);
+                    !past.ails(settling) && !overlaps(&past.unwanted, (from, to))
+                }
+                // A connection from before a restart is not used again.
+                "reused_closed" | "closed_before_request" => {
+                    let up = self.ups[index].iter().rev().find(|up| **up <= from);
+                    let kept = (kept.0.max(up.copied().unwrap_or_default()), to);
+                    !past.ails(kept) && !past.hangs_up(kept)
+                }
+                "bad_answer" => !past.ails(kept) && !past.hangs_up(kept),
+                _ => !past.ails((from, to)) && !overlaps(&past.absent, (from, to)),
+            }
+        };
+        let (server, how, _) = request.failed.iter().find(unfounded)?;
+        Some(format!("{server} failed it ({how}) and was well"))
+    }
+}
+
+/// When `lb` saw each server come up.
+fn ups(plan: &Plan, run: &Run) -> Vec<Vec<Duration>> {
+    let mut ups = vec![Vec::new(); plan.servers.len()];
+    for event in &run.events {
+        if let Some((server, Said::Became { to, .. })) = heard(plan, event)
+            && to == "up"
+        {
+            ups[server].push(event.at);
+        }
+    }
+    ups
+}
+
+/// Whether a request that failed so may have been executed.
+fn was_sent(how: &str) -> bool {
+    matches!(how, "reused_closed" | "closed" | "response_timeout" | "bad_answer")
+}

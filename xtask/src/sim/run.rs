@@ -1,0 +1,235 @@
+//! Carries out a plan in virtual time: `lb`, backends and clients on hosts of
+//! their own, all on this thread.
+//!
+//! Owns the phases: faults, healing, strict rotation again, idleness, the end.
+//! Judges nothing: see [`super::judge`]. What happens when is
+//! [`super::operations`]'s, the network [`super::network`]'s.
+
+use std::{
+    cell::Cell,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use lb::{
+    access_log::{AccessLog, Format},
+    control::Control,
+    output::Output,
+};
+use testbed::{
+    backend::Backend,
+    client::Client,
+    log::{Event, EventLog},
+};
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{Notify, oneshot},
+    task::{JoinHandle, spawn_local},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use turmoil_net::netstat;
+
+use super::{
+    config::{self, PORT},
+    host::Host,
+    network::{Link, Network},
+    operations::{self, Done, Reach},
+    plan::{Plan, millis},
+    random::{Stream, stream},
+    voice,
+    workload::{self, Asker},
+};
+
+/// Where `lb` is.
+pub(crate) const LB: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
+/// How long connections that nobody uses are left to be closed: `lb` keeps
+/// them for 4 s, and looks once a second.
+const IDLE: Duration = Duration::from_secs(6);
+
+/// How many requests each client sends at the end.
+pub(crate) const LAST_REQUESTS: usize = 10;
+
+/// What became of a plan.
+pub(crate) struct Run {
+    /// All that happened.
+    pub(crate) events: Vec<Event>,
+    /// The operations as they were carried out.
+    pub(crate) done: Vec<Done>,
+    /// `lb`'s line of each request.
+    pub(crate) access: String,
+    /// The number of the first event of the time when all is as at first.
+    pub(crate) strict: u64,
+    /// What was still there when nobody had asked for anything for a while.
+    pub(crate) left: Vec<String>,
+    /// How long it took, in virtual time.
+    pub(crate) took: Duration,
+}
+
+/// Carries out `plan`.
+///
+/// # Errors
+/// The harness itself fails.
+pub(crate) fn run(plan: &Plan) -> Result<Run> {
+    // lb's workers fork their generators from the thread's.
+    fastrand::seed(stream(plan.seed, Stream::Balancer, 0).u64(..));
+    let addresses = addresses(plan);
+    let random = stream(plan.seed, Stream::Network, 0);
+    let link = Link {
+        latency: millis(plan.network.latency_ms),
+        jitter: millis(plan.network.jitter_ms),
+        loss: 0,
+        cut: false,
+    };
+    // The network outlives the sockets, which the runtime owns.
+    let (network, ids) = Network::new(&addresses, link, plan.network.mtu, random);
+    let hosts = ids.into_iter().map(|id| Host::new(id, &network)).collect();
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build_local(LocalOptions::default())
+        .context("cannot start a runtime")?;
+    runtime.block_on(World { plan, network: network.clone(), hosts, addresses }.run())
+}
+
+/// `lb`, then servers, then clients.
+fn addresses(plan: &Plan) -> Vec<IpAddr> {
+    let of = |kind: u8, count: usize| {
+        (1..=count).map(move |index| IpAddr::V4(Ipv4Addr::new(10, 0, kind, index as u8)))
+    };
+    let others = of(1, plan.servers.len()).chain(of(2, plan.clients.len()));
+    std::iter::once(LB).chain(others).collect()
+}
+
+struct World<'a> {
+    plan: &'a Plan,
+    network: Arc<Network>,
+    hosts: Vec<Host>,
+    addresses: Vec<IpAddr>,
+}
+
+impl World<'_> {
+    async fn run(self) -> Result<Run> {
+        let began = Instant::now();
+        let log = EventLog::new();
+        let _voice = voice::listen(&log);
+        spawn_local(self.network.clone().run());
+        let backends = self.backends(&log).await?;
+        let output = Output::in_memory();
+        let mut balancer = self.balancer(&output).await?;
+        let stop = Rc::new(Cell::new(false));
+        let (askers, working) = self.clients(&log, &stop);
+
+        let control = balancer.control.clone();
+        let network = self.network.clone();
+        let names = operations::hosts_by_name(self.plan, &self.addresses[1..]);
+        let aborts = askers;
+        let reach = Reach { backends: &backends, network, control, names, aborts };
+        let done = operations::carry_out(self.plan, (&log, began), &reach).await;
+
+        sleep_until(Instant::now() + config::recovery(self.plan, &done)).await;
+        stop.set(true);
+        let mut clients = Vec::new();
+        for client in working {
+            clients.push(client.await.context("a client panicked")?);
+        }
+        let strict = log.len();
+        let last = clients.into_iter().map(|asker| spawn_local(asker.last(LAST_REQUESTS)));
+        for client in last.collect::<Vec<_>>() {
+            client.await.context("a client panicked")?;
+        }
+        sleep(IDLE).await;
+        let left = self.left(&balancer.control);
+        balancer.stop().await?;
+        let access = String::from_utf8_lossy(&output.take()).into_owned();
+        Ok(Run { events: log.events(), done, access, strict, left, took: began.elapsed() })
+    }
+
+    async fn backends(&self, log: &EventLog) -> Result<Vec<Backend>> {
+        let mut backends = Vec::new();
+        for (index, server) in self.plan.servers.iter().enumerate() {
+            let builder = Backend::builder(&server.name).bind(config::address(index));
+            backends.push(builder.start_on(self.hosts[1 + index].clone(), log).await?);
+        }
+        Ok(backends)
+    }
+
+    async fn balancer(&self, output: &Output) -> Result<Balancer> {
+        let log = AccessLog::new(output.clone(), Some(output.clone()), Format::Text);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = oneshot::channel();
+        let config = config::first(self.plan);
+        let host = self.hosts[0].clone();
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let run =
+            spawn_local(lb::server::run(host, config, Arc::new(log), stopped, async |control| {
+                let _ = ready.send(control);
+                std::future::pending().await
+            }));
+        let control = is_ready.await.context("lb was never ready")?;
+        Ok(Balancer { control, stop: Some(stop), run })
+    }
+
+    fn clients(
+        &self,
+        log: &EventLog,
+        stop: &Rc<Cell<bool>>,
+    ) -> (Vec<Rc<Notify>>, Vec<JoinHandle<Asker<Host>>>) {
+        let hosts = &self.hosts[1 + self.plan.servers.len()..];
+        let with_hosts = self.plan.clients.iter().zip(hosts).enumerate();
+        let start = with_hosts.map(|(index, (client, host))| {
+            let random = stream(self.plan.seed, Stream::Client, workload::number(client, index));
+            let lb = SocketAddr::new(LB, PORT);
+            let connection = Client::on(host.clone(), &client.name, lb, log);
+            let abort = Rc::new(Notify::new());
+            let asker = Asker::new(client.clone(), connection, random, abort.clone());
+            (abort, spawn_local(asker.work(stop.clone())))
+        });
+        start.unzip()
+    }
+
+    /// What is still there that should not be.
+    fn left(&self, control: &Control) -> Vec<String> {
+        let mut left = Vec::new();
+        for status in control.cluster.status() {
+            if status.in_flight != 0 {
+                left.push(format!(
+                    "{} has {} in flight",
+                    status.upstream.name.load(),
+                    status.in_flight
+                ));
+            }
+        }
+        let servers = &self.addresses[1..=self.plan.servers.len()];
+        let kept = netstat(LB).entries.into_iter().filter(|entry| {
+            let to_server = entry.peer.is_some_and(|peer| servers.contains(&peer.ip()));
+            to_server && entry.state == Some(turmoil_net::NetstatState::Established)
+        });
+        // Probes come and go.
+        let kept: Vec<_> = kept.collect();
+        if kept.len() > servers.len() {
+            left.push(format!("{} connections to servers", kept.len()));
+        }
+        left
+    }
+}
+
+/// `lb`, running.
+struct Balancer {
+    control: Arc<Control>,
+    stop: Option<oneshot::Sender<()>>,
+    run: JoinHandle<Result<()>>,
+}
+
+impl Balancer {
+    async fn stop(&mut self) -> Result<()> {
+        drop(self.stop.take());
+        let ended = timeout(Duration::from_secs(60), &mut self.run).await;
+        ended.context("lb did not end")?.context("lb panicked")?.context("lb ended with an error")
+    }
+}

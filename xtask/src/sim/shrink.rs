@@ -1,0 +1,129 @@
+//! From a plan that fails to the smallest that still does.
+//!
+//! Owns the order of what is tried: fewer operations, clients and servers,
+//! then rounder numbers. Every step is a whole run.
+
+use super::{
+    plan::{Balancer, Network, Plan, What},
+    replay::violations,
+};
+
+/// How many runs it may take.
+const RUNS: usize = 400;
+
+/// Makes `plan` smaller for as long as it fails.
+pub(crate) fn shrink(plan: &Plan) -> Plan {
+    let mut shrinker = Shrinker { best: plan.clone(), left: RUNS };
+    loop {
+        let before = shrinker.best.clone();
+        shrinker.drop_operations();
+        shrinker.drop_clients();
+        shrinker.drop_servers();
+        shrinker.round();
+        if shrinker.best == before || shrinker.left == 0 {
+            return shrinker.best;
+        }
+    }
+}
+
+struct Shrinker {
+    /// Fails.
+    best: Plan,
+    left: usize,
+}
+
+impl Shrinker {
+    /// Takes the plan if it fails too.
+    fn consider(&mut self, change: impl FnOnce(&mut Plan)) -> bool {
+        let mut plan = self.best.clone();
+        change(&mut plan);
+        if plan == self.best || self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        let fails = !violations(&plan).is_empty();
+        if fails {
+            self.best = plan;
+        }
+        fails
+    }
+
+    /// In halves, then quarters, in the end one by one.
+    fn drop_operations(&mut self) {
+        let mut size = self.best.operations.len();
+        while size > 0 {
+            let mut at = 0;
+            while at < self.best.operations.len() {
+                let end = (at + size).min(self.best.operations.len());
+                if !self.consider(|plan| drop(plan.operations.drain(at..end))) {
+                    at += size;
+                }
+            }
+            size /= 2;
+        }
+    }
+
+    fn drop_clients(&mut self) {
+        for index in (0..self.best.clients.len()).rev() {
+            if self.best.clients.len() > 1 {
+                self.consider(|plan| {
+                    let name = plan.clients.remove(index).name;
+                    plan.operations.retain(|operation| operation.what.target() != Some(&name));
+                });
+            }
+        }
+    }
+
+    fn drop_servers(&mut self) {
+        for index in (0..self.best.servers.len()).rev() {
+            if self.best.servers.len() > 1 {
+                self.consider(|plan| drop_server(plan, index));
+            }
+        }
+    }
+
+    fn round(&mut self) {
+        self.consider(|plan| plan.network = Network::default());
+        self.consider(|plan| plan.balancer = Balancer::default());
+        self.consider(|plan| {
+            let algorithm = std::mem::take(&mut plan.balancer.algorithm);
+            plan.balancer = Balancer { algorithm, ..Balancer::default() };
+        });
+        self.consider(|plan| plan.servers.iter_mut().for_each(|server| server.weight = 1));
+        for index in 0..self.best.clients.len() {
+            self.consider(|plan| plan.clients[index].body = 0);
+            self.consider(|plan| plan.clients[index].posts = 0);
+            self.consider(|plan| plan.clients[index].fresh = false);
+        }
+        for grain in [1000, 100] {
+            for index in 0..self.best.operations.len() {
+                self.consider(|plan| {
+                    let operation = &mut plan.operations[index];
+                    operation.at_ms -= operation.at_ms % grain;
+                });
+                self.consider(|plan| {
+                    let operation = &mut plan.operations[index];
+                    operation.for_ms = operation.for_ms.next_multiple_of(grain);
+                });
+            }
+        }
+        let operations = self.best.operations.iter();
+        let last = operations.map(|o| o.at_ms + o.for_ms).max().unwrap_or_default();
+        self.consider(|plan| {
+            plan.faults_ms = plan.faults_ms.min((last + 1).next_multiple_of(1000))
+        });
+    }
+}
+
+fn drop_server(plan: &mut Plan, index: usize) {
+    let listed = plan.servers[..index].iter().filter(|server| !server.spare).count();
+    let removed = plan.servers.remove(index);
+    plan.operations.retain(|operation| operation.what.target() != Some(&removed.name));
+    for operation in &mut plan.operations {
+        if let What::Reload { weights, .. } = &mut operation.what
+            && !removed.spare
+        {
+            weights.remove(listed);
+        }
+    }
+}
