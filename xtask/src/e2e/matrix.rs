@@ -61,7 +61,6 @@ pub(crate) async fn run(
     let judging: Vec<&Scenario> =
         all.filter(|scenario| !matches!(scenario.judges, Judges::Ours)).collect();
     let programs = programs::build(false)?;
-    let jobs = 2 * std::thread::available_parallelism().map_or(2, usize::from);
     let (mut columns, mut bad, mut missing) = (Vec::new(), 0, 0);
     let names = match options.target.is_empty() {
         true => Target::names()?.into_iter().map(|(name, _)| name).collect(),
@@ -83,8 +82,15 @@ pub(crate) async fn run(
                 return Ok(ExitCode::from(2));
             }
         };
-        let outcomes =
-            runner::run_all(&programs, target.as_ref(), &judging, 1, jobs, &Reports::none()).await;
+        let outcomes = runner::run_all(
+            &programs,
+            target.as_ref(),
+            &judging,
+            1,
+            super::jobs(),
+            &Reports::none(),
+        )
+        .await;
         bad +=
             outcomes.iter().filter(|outcome| VerdictName::from(&outcome.verdict).is_bad()).count();
         columns.push(Column::new(target.as_deref(), &outcomes));

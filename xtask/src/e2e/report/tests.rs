@@ -14,7 +14,10 @@ use testbed::{
 };
 
 use super::{timeline::telling, *};
-use crate::e2e::runner::{Clock, Failure, Scenario, Verdict};
+use crate::e2e::{
+    Clock,
+    runner::{Failure, Scenario, Verdict},
+};
 
 #[path = "../../../../tests/browser.rs"]
 #[allow(dead_code, reason = "the tests of the status page use the rest")]

@@ -5,6 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use super::{
+    claims::{Routing, Timing},
+    setup::Health,
+};
+
 /// What a target file says.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +33,12 @@ pub(crate) struct TargetFile {
     /// `algorithm` and `health`.
     #[serde(default)]
     pub(crate) config: String,
+    /// How evenly it claims to deal in turn.
+    #[serde(default)]
+    pub(crate) routing: Routing,
+    /// How soon it claims to notice that a server has died or returned.
+    #[serde(default)]
+    pub(crate) timing: Timing,
     /// The shortest period between probes that it can be told, in milliseconds.
     #[serde(default)]
     pub(crate) shortest_period_ms: u64,
@@ -94,6 +105,8 @@ impl TargetFile {
         if let Some(both) = file.can.iter().find(|can| file.lacks.contains_key(*can)) {
             anyhow::bail!("{both} is both in `can` and in `lacks`");
         }
+        // Whether they are formulas at all.
+        file.timing.bounds(&Health::new("/"))?;
         Ok(file)
     }
 
@@ -130,6 +143,8 @@ mod tests {
         assert!(error("name = 'x'").contains("missing field `about`"));
         let both = "name='x'\nabout='x'\nprogram='x'\ncommand='x'\ncan=['a']\nlacks={a='b'}";
         assert!(error(both).contains("a is both in `can` and in `lacks`"));
+        let timing = "name='x'\nabout='x'\nprogram='x'\ncommand='x'\ntiming.back='2 * perod'";
+        assert!(error(timing).contains("timing.back: "), "{}", error(timing));
         let error = format!("{:#}", TargetFile::load("ngnix").unwrap_err());
         assert!(error.contains("nginx-default"), "{error}");
     }
