@@ -115,7 +115,7 @@ async fn refused(w: &mut World) -> Result<()> {
     let [_, mortal @ ..] = w.backends(["A", "B", "C", "D", "E"]).await?;
     w.balance(&w.probing("400ms")).await?;
     let mut client = w.client("c")?;
-    for (server, method) in mortal.iter().zip(["GET", "POST", "PUT", "PATCH"]) {
+    for (server, method) in mortal.iter().zip(["POST", "GET", "PUT", "PATCH"]) {
         let mark = w.log.len();
         server.kill().await;
         // A whole round of each size: one of them is the dead server's.

@@ -156,6 +156,7 @@ impl Target {
             command: typed.command,
             config_file: typed.shape.file_name().into(),
             config: String::new(),
+            options: Default::default(),
             routing: typed.routing,
             timing: Default::default(),
             shortest_period_ms: 0,
@@ -282,6 +283,7 @@ impl Target {
         let context = minijinja::context! {
             port, folder,
             servers => setup.servers, algorithm => setup.algorithm, health => setup.health,
+            options => self.file.options,
             root => rustix::process::geteuid().is_root(),
         };
         let text = jinja.render_str(&self.file.config, context);
