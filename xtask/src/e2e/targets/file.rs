@@ -108,13 +108,16 @@ impl TargetFile {
 
     fn parse(text: &str) -> Result<TargetFile> {
         let mut table: Table = toml::from_str(text)?;
-        if let Some(base) = table.remove("like") {
-            let base = base.as_str().context("like: expected the name of a target")?;
-            let mut whole = TargetFile::base(base)?;
-            whole.extend(table);
-            table = whole;
-        }
-        let file: TargetFile = table.try_into()?;
+        let file: TargetFile = match table.remove("like") {
+            // Mistakes are told with their lines.
+            None => toml::from_str(text)?,
+            Some(base) => {
+                let base = base.as_str().context("like: expected the name of a target")?;
+                let mut whole = TargetFile::base(base)?;
+                whole.extend(table);
+                whole.try_into()?
+            }
+        };
         ensure!(!file.command.trim().is_empty(), "command: expected a command line");
         ensure!(!file.name.trim().is_empty(), "name: expected a name");
         if let Some(both) = file.can.iter().find(|can| file.lacks.contains_key(*can)) {
