@@ -60,6 +60,15 @@ pub fn show(counts: &Counts) -> String {
 /// Checks that no two of `backends` differ by more than one answer, and that
 /// nobody else answered.
 ///
+/// ```
+/// use testbed::fairness::{Counts, check_even};
+///
+/// let counts = Counts::from([("A".into(), 4), ("B".into(), 3)]);
+/// check_even(&counts, &["A", "B"])?;
+/// assert!(check_even(&counts, &["A", "B", "C"]).is_err());
+/// # Ok::<(), testbed::fairness::Unfair>(())
+/// ```
+///
 /// # Errors
 /// With the counts if they do.
 pub fn check_even(counts: &Counts, backends: &[&str]) -> Result<(), Unfair> {

@@ -88,6 +88,26 @@ pub fn is_idempotent(method: &str) -> bool {
 ///
 /// Requests without a nonce are nobody's and are not looked at.
 ///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use testbed::{backend::Backend, client::Client, fault::Fault, ledger, log::EventLog};
+///
+/// let log = EventLog::new();
+/// let a = Backend::builder("A").start(&log).await?;
+/// // What is under test would stand here, between them.
+/// let mut client = Client::new("c1", a.addr(), &log);
+/// client.post("/", b"once".to_vec()).await?;
+/// a.arm(Fault::ResetAfterRequest, 1);
+/// assert!(client.get("/").await.is_err());
+///
+/// let summary = ledger::check(&log.events())?;
+/// assert_eq!((summary.requests, summary.arrivals), (2, 2));
+/// assert_eq!((summary.answered, summary.client_errors), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// All that is wrong.
 pub fn check(events: &[Event]) -> Result<Summary, Violations> {

@@ -7,10 +7,11 @@
 //! every wrong byte and every reset is under control.
 //!
 //! This crate owns no load balancer and depends on none: what is under test is
-//! an address.
+//! an address. `tests/proxy.rs` judges a small proxy with it, from start to end.
 //!
 //! ```
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use testbed::{backend::Backend, client::Client, fault::Fault, log::EventLog};
 //!
 //! let log = EventLog::new();

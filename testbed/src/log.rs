@@ -26,6 +26,23 @@ const TAIL: usize = 25;
 const PANIC: &str = "panic: ";
 
 /// A handle on the log; clones share it.
+///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use testbed::log::{EventKind, EventLog};
+///
+/// let log = EventLog::new();
+/// let mark = log.len();
+/// let other = log.clone();
+/// tokio::spawn(async move { other.note("under way") });
+/// let noted = log.wait_from(mark, "the note", |event| {
+///     matches!(&event.kind, EventKind::Note(text) if text == "under way")
+/// });
+/// assert_eq!(noted.await?.seq, mark);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct EventLog {
     inner: Arc<Inner>,

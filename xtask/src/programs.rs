@@ -1,6 +1,7 @@
 //! Builds the workspace's programs and says where they are.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -60,6 +61,21 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     folders.chain(servers).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
+/// The version that `program` tells when it is called with `arguments`; none if
+/// it cannot be run, or says none.
+pub(crate) fn version(program: &Path, arguments: &[impl AsRef<OsStr>]) -> Option<String> {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
+    // nginx says it on standard error.
+    let said = [output.stdout, output.stderr].concat();
+    number(&String::from_utf8_lossy(&said))
+}
+
+/// The first word that begins with a digit, as programs say more than that.
+fn number(said: &str) -> Option<String> {
+    let mut words = said.split([' ', '/', '\n']).map(|word| word.trim_start_matches('v'));
+    words.find(|word| word.starts_with(|c: char| c.is_ascii_digit())).map(str::to_owned)
+}
+
 /// A command for `program`. Where there is `setpriv` (util-linux), it ends even
 /// if this process is killed with no time to end it.
 pub(crate) fn command(program: &Path) -> Command {
@@ -87,4 +103,18 @@ pub(crate) fn target_folder() -> PathBuf {
     let profile = own.map(|folder| if folder.ends_with("deps") { folder.parent() } else { own });
     let folder = profile.flatten().and_then(Path::parent);
     folder.map_or_else(|| workspace().join("target"), Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        assert_eq!(number("nginx version: nginx/1.22.1\n").unwrap(), "1.22.1");
+        assert_eq!(number("HAProxy version 2.6.12-1 2026/10/17 - x\n").unwrap(), "2.6.12-1");
+        assert_eq!(number("v2.6.2 h1:abc\n").unwrap(), "2.6.2");
+        assert_eq!(number("lb 0.1.0\n").unwrap(), "0.1.0");
+        assert_eq!(number("?"), None);
+    }
 }

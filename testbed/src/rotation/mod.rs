@@ -68,6 +68,25 @@ pub struct Observation {
 /// Checks that one fetch-and-increment over `servers` servers explains the
 /// history, and returns the lowest starting server with which it does.
 ///
+/// ```
+/// use testbed::rotation::{Observation, check_strict};
+///
+/// // Two clients at once; which of them was dealt first cannot be seen.
+/// let history = [
+///     Observation { sent: 0, received: 3, server: 1 },
+///     Observation { sent: 1, received: 2, server: 0 },
+///     Observation { sent: 4, received: 5, server: 0 },
+/// ];
+/// assert_eq!(check_strict(&history, 2), Ok(0));
+///
+/// // One after the other, the same servers are no rotation.
+/// let history = [1, 0, 0].iter().enumerate().map(|(turn, server)| {
+///     let sent = 2 * turn as u64;
+///     Observation { sent, received: sent + 1, server: *server }
+/// });
+/// assert!(check_strict(&history.collect::<Vec<_>>(), 2).is_err());
+/// ```
+///
 /// # Errors
 ///
 /// [`NotStrict`] for the start that came closest, if there is none.

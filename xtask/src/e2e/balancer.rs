@@ -9,7 +9,7 @@ use std::{
 
 use crate::programs;
 
-use super::targets::{Observer, Running, Target, Unsupported};
+use super::targets::{Bounds, Observer, Running, Target, Unsupported};
 use anyhow::{Context, Result, bail, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use testbed::{
@@ -65,7 +65,7 @@ impl Balancer {
         let setup = target.setup(servers, flags)?;
         let running = Running::start(target, setup.clone(), name, log).await?;
         let addr = running.addr;
-        let mut observer = Observer::new(addr, &setup, backends, log)?;
+        let mut observer = Observer::new(addr, target, &setup, backends, log)?;
         observer.begin().await?;
         let kind = Kind::Foreign(Box::new((running, observer)));
         Ok(Balancer { addr, name: name.into(), log: log.clone(), kind })
@@ -151,10 +151,10 @@ impl Balancer {
 
     /// How long it may take to notice that a server has died or returned; none
     /// for ours, which says when it does.
-    pub(crate) fn notices_within(&self) -> Duration {
+    pub(crate) fn notices_within(&self) -> Bounds {
         match &self.kind {
-            Kind::Own { .. } => Duration::ZERO,
-            Kind::Foreign(both) => both.1.bound(),
+            Kind::Own { .. } => Bounds::default(),
+            Kind::Foreign(both) => both.1.bounds(),
         }
     }
 

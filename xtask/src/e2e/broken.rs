@@ -17,7 +17,7 @@ use super::{
     Scenario,
     report::Reports,
     runner::{Level, Verdict, run_all},
-    targets::{Shape, Target, Typed},
+    targets::{Routing, Shape, Target, Typed},
 };
 use crate::{programs, scenarios};
 
@@ -62,6 +62,7 @@ async fn judge(python: &str, file: &Path, chosen: &[&'static Scenario]) -> Optio
         period: Duration::from_millis(200),
         port: None,
         without: Vec::new(),
+        routing: Routing::Strict,
     });
     let target = Arc::new(target.unwrap());
     let (programs, reports) = (programs::places(false), Reports::none());

@@ -1,18 +1,26 @@
 //! `cargo xtask matrix`: every balancer that is installed, against every
 //! scenario that can judge it, as a page.
 
-use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
 
 use super::{
     Judges, Scenario,
-    report::{Reports, VerdictName},
+    report::{self, Reports, Results},
     runner::{self, Outcome, Verdict},
     targets::Target,
 };
-use crate::programs;
+use crate::programs::{self, Programs};
 
 /// Where the page goes.
 #[derive(Debug, Args)]
@@ -26,6 +34,10 @@ pub(crate) struct Options {
     /// Only these targets; repeat it for more. lb is always there.
     #[arg(long, value_name = "NAME")]
     target: Vec<String>,
+    /// Write a page with timelines and raw bytes of all that failed, as it was
+    /// known or not, and the results as JSON, of each balancer into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    reports: Option<PathBuf>,
     /// It is an error (exit code 4) if one of them is not installed.
     #[arg(long)]
     require: bool,
@@ -61,7 +73,6 @@ pub(crate) async fn run(
     let judging: Vec<&Scenario> =
         all.filter(|scenario| !matches!(scenario.judges, Judges::Ours)).collect();
     let programs = programs::build(false)?;
-    let jobs = 2 * std::thread::available_parallelism().map_or(2, usize::from);
     let (mut columns, mut bad, mut missing) = (Vec::new(), 0, 0);
     let names = match options.target.is_empty() {
         true => Target::names()?.into_iter().map(|(name, _)| name).collect(),
@@ -83,11 +94,10 @@ pub(crate) async fn run(
                 return Ok(ExitCode::from(2));
             }
         };
-        let outcomes =
-            runner::run_all(&programs, target.as_ref(), &judging, 1, jobs, &Reports::none()).await;
-        bad +=
-            outcomes.iter().filter(|outcome| VerdictName::from(&outcome.verdict).is_bad()).count();
-        columns.push(Column::new(target.as_deref(), &outcomes));
+        let judged = judge(target.as_ref(), &programs, &judging, options.reports.as_deref());
+        let (column, failed) = judged.await?;
+        columns.push(column);
+        bad += failed;
     }
     let page = page(&judging, &columns);
     let same = match (&options.out, &options.check) {
@@ -109,8 +119,32 @@ pub(crate) async fn run(
     })
 }
 
+/// A balancer's column, and how many of its outcomes are not expected; these are
+/// told, and reports written into the folder.
+#[allow(clippy::disallowed_methods, reason = "when a run was and how long, for whoever reads it")]
+async fn judge(
+    target: Option<&Arc<Target>>,
+    programs: &Programs,
+    judging: &[&'static Scenario],
+    folder: Option<&Path>,
+) -> Result<(Column, usize)> {
+    let name = target.map_or("lb", |target| target.name());
+    let reports = match folder {
+        Some(folder) => Reports::into_folder(folder, name)?,
+        None => Reports::none(),
+    };
+    let (began, clock) = (SystemTime::now(), Instant::now());
+    let outcomes = runner::run_all(programs, target, judging, 1, super::jobs(), &reports).await;
+    let column = Column::new(target.map(|target| &**target), &outcomes);
+    let flags = target.map_or(String::new(), |target| format!(" --target {}", target.name()));
+    let judged = report::Target::named(name, &column.version);
+    let results = Results::of(judged, began, clock.elapsed(), &outcomes, &flags);
+    reports.write(&results, &outcomes)?;
+    Ok((column, results.totals.failed))
+}
+
 /// Whether the page in `file` says the same as `page`.
-fn is_up_to_date(file: &std::path::Path, page: &str) -> Result<bool> {
+fn is_up_to_date(file: &Path, page: &str) -> Result<bool> {
     let kept =
         fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let says = |text: &str| -> Vec<String> {

@@ -3,6 +3,7 @@
 mod balancer;
 #[cfg(test)]
 mod broken;
+mod clock;
 pub(crate) mod matrix;
 mod report;
 mod runner;
@@ -26,7 +27,9 @@ use runner::Level;
 use targets::{Shape, Target, Typed};
 
 pub(crate) use balancer::Balancer;
-pub(crate) use runner::{Clock, Judges, Scenario};
+pub(crate) use clock::Clock;
+pub(crate) use runner::{Judges, Scenario};
+pub(crate) use targets::{Bounds, Routing};
 pub(crate) use world::World;
 
 /// What to run, and how.
@@ -93,6 +96,10 @@ struct Own {
     /// {config}. Scenarios then run one at a time.
     #[arg(long, value_name = "PORT", requires = "target_cmd", value_parser = clap::value_parser!(u16).range(1..))]
     listens_on: Option<u16>,
+    /// How it deals its requests, where it is told nothing but that they are to be
+    /// dealt in turn. What asserts more than that is skipped.
+    #[arg(long, value_enum, default_value = "strict", requires = "target_cmd")]
+    routing: Routing,
     /// Something that it cannot do, e.g. active_health; repeat it for more.
     #[arg(long, value_name = "CAPABILITY", requires = "target_cmd")]
     without: Vec<String>,
@@ -107,6 +114,14 @@ fn period(text: &str) -> Result<Duration, String> {
     sane.contains(&time).then_some(time).ok_or("expected 10ms to 1h".into())
 }
 
+/// What a run begins with.
+struct Opening {
+    /// Whose balancer is judged; ours if there is none.
+    target: Option<Arc<Target>>,
+    programs: Programs,
+    reports: Reports,
+}
+
 /// Runs the command over the scenarios `all`.
 ///
 /// # Errors
@@ -117,9 +132,7 @@ pub(crate) async fn run(
     all: impl Iterator<Item = &'static Scenario>,
 ) -> Result<ExitCode> {
     if options.targets {
-        for (name, about) in Target::names()? {
-            println!("{name:<16} {about}");
-        }
+        print!("{}", Target::list()?);
         return Ok(ExitCode::SUCCESS);
     }
     if options.reports.json_schema {
@@ -135,56 +148,75 @@ pub(crate) async fn run(
         report::list(&chosen);
         return Ok(ExitCode::SUCCESS);
     }
-    let (target, reports) = match (options.target(), Reports::open(&options.reports)) {
-        (Ok(Ok(target)), Ok(reports)) => (target.map(Arc::new), reports),
-        (Ok(Err(missing)), Ok(_)) => {
-            println!("skipped: {missing}");
-            println!("0 passed, 0 failed, {} skipped", chosen.len());
-            return Ok(if options.require { ExitCode::from(4) } else { ExitCode::SUCCESS });
-        }
-        (Err(error), _) | (_, Err(error)) => {
-            eprintln!("error: {error:#}");
-            return Ok(ExitCode::from(2));
-        }
+    let Opening { target, programs, reports } = match options.open(chosen.len()).await? {
+        Ok(opening) => opening,
+        Err(end) => return Ok(end),
     };
-    if let Some(target) = &target {
-        let name = format!("{} {}", target.name(), target.version);
-        reports.out().line(&format!("judging {}: {}", name.trim_end(), target.about()));
-    }
-    let mut programs = match &target {
-        // Nothing of ours is started.
-        Some(_) => programs::places(options.release),
-        None => programs::build(options.release)?,
-    };
-    let flags = options.repeats();
-    programs.lb = options.lb.unwrap_or(programs.lb);
-    if target.is_none() && !programs.lb.is_file() {
-        eprintln!("error: there is no program {}", programs.lb.display());
-        return Ok(ExitCode::from(2));
-    }
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let mut jobs = options.jobs.map_or(2 * cores, usize::from);
-    if options.own.listens_on.is_some() {
-        jobs = 1;
-    }
-    if let Some(target) = target.as_ref().filter(|_| options.own.target_cmd.is_some())
-        && let Err(refused) = runner::rehearse(&programs, target, reports.out()).await
-    {
-        eprintln!("error: {refused}");
-        return Ok(ExitCode::FAILURE);
-    }
     let (began, clock) = (SystemTime::now(), Instant::now());
+    let (target, jobs) = (target.as_ref(), options.jobs());
     let outcomes =
-        runner::run_all(&programs, target.as_ref(), &chosen, options.repeat, jobs, &reports).await;
-    let judged = match &target {
+        runner::run_all(&programs, target, &chosen, options.repeat, jobs, &reports).await;
+    let judged = match target {
         None => report::Target::of("lb", &programs.lb),
         Some(target) => report::Target::named(target.name(), &target.version),
     };
-    let results = Results::of(judged, began, clock.elapsed(), &outcomes, &flags);
+    let results = Results::of(judged, began, clock.elapsed(), &outcomes, &options.repeats());
     reports.close(&results, &outcomes)
 }
 
 impl Options {
+    /// What is judged of `count` scenarios, and what is written of it; or the end
+    /// of the run, of which the reason has been told.
+    ///
+    /// # Errors
+    /// Our own programs cannot be built.
+    async fn open(&self, count: usize) -> Result<Result<Opening, ExitCode>> {
+        let (target, reports) = match (self.target(), Reports::open(&self.reports)) {
+            (Ok(Ok(target)), Ok(reports)) => (target.map(Arc::new), reports),
+            (Ok(Err(missing)), Ok(_)) => {
+                println!("skipped: {missing}");
+                println!("0 passed, 0 failed, {count} skipped");
+                let code = if self.require { ExitCode::from(4) } else { ExitCode::SUCCESS };
+                return Ok(Err(code));
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                eprintln!("error: {error:#}");
+                return Ok(Err(ExitCode::from(2)));
+            }
+        };
+        if let Some(target) = &target {
+            let name = format!("{} {}", target.name(), target.version);
+            reports.out().line(&format!("judging {}: {}", name.trim_end(), target.about()));
+        }
+        let mut programs = match &target {
+            // Nothing of ours is started.
+            Some(_) => programs::places(self.release),
+            None => programs::build(self.release)?,
+        };
+        if let Some(lb) = &self.lb {
+            programs.lb.clone_from(lb);
+        }
+        if target.is_none() && !programs.lb.is_file() {
+            eprintln!("error: there is no program {}", programs.lb.display());
+            return Ok(Err(ExitCode::from(2)));
+        }
+        if let Some(target) = target.as_ref().filter(|_| self.own.target_cmd.is_some())
+            && let Err(refused) = runner::rehearse(&programs, target, reports.out()).await
+        {
+            eprintln!("error: {refused}");
+            return Ok(Err(ExitCode::FAILURE));
+        }
+        Ok(Ok(Opening { target, programs, reports }))
+    }
+
+    /// How many scenarios are run at a time.
+    fn jobs(&self) -> usize {
+        match self.own.listens_on {
+            Some(_) => 1,
+            None => self.jobs.map_or_else(jobs, usize::from),
+        }
+    }
+
     /// Whose balancer is to be judged: none is ours. Or why it cannot be, as it
     /// is not installed.
     ///
@@ -202,6 +234,7 @@ impl Options {
             period: self.own.health_period,
             port: self.own.listens_on,
             without: self.own.without.clone(),
+            routing: self.own.routing,
         };
         Ok(Ok(Some(Target::typed(typed)?)))
     }
@@ -224,6 +257,7 @@ impl Options {
             say("--target-cmd", command.clone());
             say("--config-shape", value_name(own.config_shape));
             say("--health-path", own.health_path.clone());
+            say("--routing", value_name(own.routing));
             say("--health-period", humantime::format_duration(own.health_period).to_string());
             if let Some(port) = own.listens_on {
                 say("--listens-on", port.to_string());
@@ -248,6 +282,12 @@ pub(crate) async fn judge(scenario: &'static Scenario, programs: Programs) -> Re
         None => Ok(()),
         Some(ref message) => Err(format!("{message}\n\n{}", run.evidence())),
     }
+}
+
+/// How many scenarios are run at a time, unless something else is said: most of
+/// the time all wait.
+fn jobs() -> usize {
+    2 * std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 /// How a value is typed.

@@ -15,7 +15,7 @@ use testbed::log::{Event, EventKind, EventLog};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
-    World,
+    Clock, World,
     balancer::UNHEEDED,
     report::{Out, Progress, Reports},
     targets::{SetupFailed, Target, Unsupported},
@@ -27,17 +27,6 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// A scenario under way.
 pub(crate) type Future<'a> = Pin<Box<dyn std::future::Future<Output = Result<()>> + Send + 'a>>;
-
-/// How a scenario judges time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Clock {
-    /// Not at all: counted in probes, requests or events that were seen.
-    Events,
-    /// At quiescence.
-    Quiescence,
-    /// By the wall: lower bounds strict, upper bounds only a watchdog.
-    Wall,
-}
 
 /// Whose balancer a scenario judges.
 #[derive(Clone, Copy, Debug)]
@@ -256,7 +245,8 @@ pub(crate) async fn rehearse(
     target: &Arc<Target>,
     out: Out,
 ) -> Result<(), String> {
-    let mut world = World::new("rehearsal".into(), programs.clone(), Some(target.clone()));
+    let mut world =
+        World::new("rehearsal".into(), Clock::Events, programs.clone(), Some(target.clone()));
     let rehearsed = async {
         world.backends(["A", "B", "C"]).await?;
         world.balance(&[]).await?;
@@ -291,7 +281,7 @@ pub(crate) async fn run_one(
     keep_log: bool,
 ) -> Outcome {
     let began = Instant::now();
-    let mut world = World::new(scenario.full_name(), programs, target.clone());
+    let mut world = World::new(scenario.full_name(), scenario.clock, programs, target.clone());
     let verdict = match scenario.can_judge(target.as_deref()) {
         Ok(()) => watched(scenario, &mut world, target.as_deref()).await,
         Err(no) => judge(no),

@@ -15,8 +15,8 @@ use testbed::{
 };
 
 use super::{
-    Balancer,
-    targets::{Target, Unsupported},
+    Balancer, Clock,
+    targets::{Routing, Target, Unsupported},
 };
 use crate::programs::Programs;
 
@@ -27,6 +27,8 @@ pub(crate) struct World {
     /// The programs under test.
     pub(crate) programs: Programs,
     name: String,
+    /// How the scenario judges time.
+    pub(super) clock: Clock,
     /// Whose balancer is judged; ours if there is none.
     target: Option<Arc<Target>>,
     backends: Vec<Backend>,
@@ -36,12 +38,18 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(name: String, programs: Programs, target: Option<Arc<Target>>) -> Self {
+    pub(crate) fn new(
+        name: String,
+        clock: Clock,
+        programs: Programs,
+        target: Option<Arc<Target>>,
+    ) -> Self {
         let patience = target.as_ref().map_or(Duration::ZERO, |target| target.patience());
         World {
             log: EventLog::with_watchdog(DEFAULT_WATCHDOG + patience),
             programs,
             name,
+            clock,
             target,
             backends: Vec::new(),
             balancers: Vec::new(),
@@ -171,15 +179,30 @@ impl World {
         self.changes_allowed = false;
     }
 
-    /// Sends `count` GETs one after the other and checks who answers.
+    /// That the balancer claims to deal at least so evenly: what is asserted next
+    /// is about that.
+    ///
+    /// # Errors
+    /// [`Unsupported`] if it claims less.
+    pub(crate) fn expect_routing(&self, least: Routing) -> Result<()> {
+        let claimed = self.target.as_ref().map_or(Routing::Strict, |target| target.routing());
+        if claimed < least {
+            bail!(Unsupported(format!("it claims {claimed} routing, and this asserts {least}")));
+        }
+        Ok(())
+    }
+
+    /// Sends a GET for each of `expected`, one after the other, and checks who
+    /// answers.
     #[track_caller]
     pub(crate) fn expect_sequence<'a>(
         &self,
         client: &'a mut Client,
         expected: &'a str,
-    ) -> impl std::future::Future<Output = Result<()>> + Send + use<'a> {
+    ) -> impl std::future::Future<Output = Result<()>> + Send + use<'a, '_> {
         let place = std::panic::Location::caller();
         async move {
+            self.expect_routing(Routing::Cyclic)?;
             let mut got = String::new();
             for _ in 0..expected.chars().count() {
                 let reply = client.get("/").await?;
@@ -201,6 +224,7 @@ impl World {
         if self.is_ours() {
             return self.expect_sequence(client, expected).await;
         }
+        self.expect_routing(Routing::Window)?;
         let sorted = |names: &str| {
             let mut names: Vec<char> = names.chars().collect();
             names.chunks_mut(round).for_each(<[char]>::sort_unstable);

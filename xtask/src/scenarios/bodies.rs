@@ -59,9 +59,12 @@ async fn sizes(w: &mut World) -> Result<()> {
                 let flag = u8::from(chunked);
                 let up = Request::new("POST", "/").body(sent).chunked(chunked);
                 let reply = client.send(up).await?;
-                ensure!(reply.status == 200, "upload of {size}: {}", reply.status);
+                let how = if chunked { "in chunks" } else { "with a length" };
+                let status = reply.status;
+                ensure!(status == 200, "an upload of {size} bytes {how} got {status}");
                 let down = client.get(&format!("/?size={size}&chunked={flag}")).await?;
-                ensure!(down.body.len() == size, "download of {size}: {}", down.body.len());
+                let got = down.body.len();
+                ensure!(got == size, "a download of {size} bytes {how} brought {got}");
             }
             Ok(())
         });

@@ -8,7 +8,7 @@ use testbed::{
     fault::Fault,
     log::{Event, EventKind},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::task::JoinSet;
 
 use super::{raw::Raw, scenario};
 use crate::e2e::{Scenario, World};
@@ -96,9 +96,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 /// Longer than it takes until an idle connection is parked.
 const PAUSE: Duration = Duration::from_millis(1200);
 
-/// No small request takes this long, whatever else goes on.
-const PROMPT: Duration = Duration::from_secs(5);
-
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
 /// A request's method and bytes, and the body of its answer.
@@ -167,7 +164,7 @@ async fn idle_blocks_nobody(w: &mut World) -> Result<()> {
         idle.push(raw);
     }
     let mut client = w.client("c")?;
-    client.set_timeout(PROMPT);
+    client.set_timeout(w.patience(Duration::ZERO)?);
     for _ in 0..4 {
         let reply = client.get("/").await.context("20 others are connected, and say nothing")?;
         ensure!(reply.status == 200, "20 others are connected: a GET got {}", reply.status);
@@ -292,7 +289,7 @@ async fn after_a_pause(w: &mut World) -> Result<()> {
         turn += 1;
         idle.push(raw);
     }
-    sleep(PAUSE).await;
+    w.pause(PAUSE).await?;
     let all: Vec<Exchange> = (8..20).map(exchange).collect();
     let bytes: Vec<u8> = all.iter().flat_map(|(_, bytes, _)| bytes.clone()).collect();
     // Of every second one the first byte comes alone: both workers have seen
@@ -331,7 +328,7 @@ async fn pause_in_a_head(w: &mut World) -> Result<()> {
             begun.push((raw, cut));
         }
     }
-    sleep(PAUSE).await;
+    w.pause(PAUSE).await?;
     for (raw, cut) in &mut begun {
         raw.write(&GET[*cut..]).await?;
         let answer = raw.answer("GET").await?;

@@ -126,6 +126,9 @@ async fn idle_connections(w: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// How long an answer may take before it counts as lost.
+const WATCHDOG: Duration = Duration::from_secs(20);
+
 /// One small GET and its answer.
 async fn ask_once(stream: &mut TcpStream) -> Result<()> {
     stream.write_all(GET).await?;
@@ -134,7 +137,7 @@ async fn ask_once(stream: &mut TcpStream) -> Result<()> {
     let whole =
         |got: &[u8]| got.ends_with(b"\n") && got.windows(11).any(|text| text == b"Hello From ");
     while !whole(&answer[..read]) {
-        let more = timeout(Duration::from_secs(20), stream.read(&mut answer[read..]));
+        let more = timeout(WATCHDOG, stream.read(&mut answer[read..]));
         let more = more.await.context("no answer")??;
         ensure!(more > 0, "closed after {:?}", String::from_utf8_lossy(&answer[..read]));
         read += more;

@@ -27,6 +27,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     )
     .anybodys(&[]),
     scenario!(
+        31,
+        "passive_health",
+        refused_post_blames_the_dead_alone,
+        Events,
+        "a POST with a body that meets a dead server puts out no other"
+    )
+    .anybodys(&[]),
+    scenario!(
         32,
         "passive_health",
         errors_blame_nobody,
@@ -93,6 +101,28 @@ async fn poison_request_blames_nobody(w: &mut World) -> Result<()> {
         // The poison took A's place; the rotation goes on behind it.
         w.expect_sequence(&mut client, "BC").await?;
     }
+    Ok(())
+}
+
+async fn refused_post_blames_the_dead_alone(w: &mut World) -> Result<()> {
+    // Whether one of them is lost is for other scenarios.
+    w.expect_errors();
+    let [_, b, _] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&w.probing("300ms")).await?;
+    let mut client = w.client("c")?;
+    b.kill().await;
+    for _ in 0..3 {
+        let _ = client.post("/", vec![7; 1000]).await;
+    }
+    let mut got = String::new();
+    for _ in 0..6 {
+        let name = client.get("/").await.ok().and_then(|reply| reply.backend);
+        got.push_str(name.as_deref().unwrap_or("-"));
+    }
+    ensure!(
+        got.contains('A') && got.contains('C'),
+        "B died; A and C are well, and dealt was {got}"
+    );
     Ok(())
 }
 

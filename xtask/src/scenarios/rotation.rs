@@ -17,7 +17,7 @@ use testbed::{
 use tokio::task::JoinSet;
 
 use super::scenario;
-use crate::e2e::{Scenario, World};
+use crate::e2e::{Routing, Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(1, "rotation", sequential, Events, "one connection: A,B,C,A,B,C").basic(&[], "the first thing that anybody tries: requests one after the other go to each server in turn"),
@@ -112,6 +112,7 @@ pub(super) async fn in_parallel(w: &mut World, clients: usize, each: usize) -> R
 }
 
 async fn parallel_balance(w: &mut World) -> Result<()> {
+    w.expect_routing(Routing::Balanced)?;
     w.backends(["A", "B", "C"]).await?;
     w.balance(&[]).await?;
     let mark = w.log.len();
@@ -124,6 +125,7 @@ async fn parallel_balance(w: &mut World) -> Result<()> {
 }
 
 async fn parallel_strict(w: &mut World) -> Result<()> {
+    w.expect_routing(Routing::Cyclic)?;
     w.backends(["A", "B", "C"]).await?;
     w.balance(&[]).await?;
     let mark = w.log.len();
@@ -135,6 +137,7 @@ async fn parallel_strict(w: &mut World) -> Result<()> {
 }
 
 async fn methods(w: &mut World) -> Result<()> {
+    w.expect_routing(Routing::Cyclic)?;
     w.backends(["A", "B", "C"]).await?;
     w.balance(&[]).await?;
     let mut client = w.client("c")?;
@@ -182,6 +185,7 @@ async fn one_or_none(w: &mut World) -> Result<()> {
 }
 
 async fn errors_skip_no_place(w: &mut World) -> Result<()> {
+    w.expect_routing(Routing::Cyclic)?;
     w.expect_errors();
     let [_, b, _] = w.backends(["A", "B", "C"]).await?;
     w.balance(&[]).await?;
@@ -273,6 +277,7 @@ async fn two_thousand(w: &mut World) -> Result<()> {
 
 /// One rotation over exactly these servers explains what 8 clients get now.
 pub(super) async fn expect_strict(w: &mut World, servers: &[&str]) -> Result<()> {
+    w.expect_routing(Routing::Cyclic)?;
     let mark = w.log.len();
     in_parallel(w, 8, 50).await?;
     let history = observations(&w.log.events_from(mark), servers);

@@ -8,7 +8,6 @@ use testbed::{
     fault::Fault,
     log::{Event, EventKind},
 };
-use tokio::time::timeout;
 
 use super::{
     raw::{Raw, expect_refusal},
@@ -185,7 +184,7 @@ async fn slow_server(w: &mut World) -> Result<()> {
     a.arm(Fault::ReadLater, 1);
     raw.write(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {LARGE}\r\n\r\n")).await?;
     let (piece, mut written) = (vec![7; 64 * 1024], 0);
-    while let Ok(taken) = timeout(STUCK_AFTER, raw.write_some(&piece)).await {
+    while let Some(taken) = w.unless_stuck(STUCK_AFTER, raw.write_some(&piece)).await? {
         written += taken?;
         ensure!(written < BUFFERED, "{written} bytes were taken from the client");
     }

@@ -8,7 +8,7 @@ use testbed::{
 };
 
 use super::{rotation::in_parallel, scenario};
-use crate::e2e::{Scenario, World};
+use crate::e2e::{Routing, Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(10, "weights", exact_in_each_period, Events, "3,2,1: each period is exact")
@@ -50,6 +50,7 @@ async fn balance(w: &mut World, backends: &[Backend], weights: &[u32]) -> Result
 }
 
 async fn exact_in_each_period(w: &mut World) -> Result<()> {
+    w.expect_routing(Routing::Window)?;
     let all = w.backends(["A", "B", "C"]).await?;
     balance(w, &all, &[30, 20, 10]).await?;
     let mark = w.log.len();

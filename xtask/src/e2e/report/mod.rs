@@ -31,8 +31,11 @@ use super::runner::Outcome;
 
 pub(crate) use json::schema;
 pub(crate) use results::{Results, Target};
-pub(crate) use run::{Run, VerdictName};
+pub(crate) use run::Run;
 pub(crate) use terminal::{Out, Progress, list};
+
+/// How many events a timeline has at most, unless something else is said.
+const MAX_EVENTS: usize = 400;
 
 /// Files to write.
 #[derive(Debug, Args)]
@@ -54,7 +57,7 @@ pub(crate) struct Files {
     #[arg(long, requires = "html")]
     html_all: bool,
     /// So many events at most in each timeline.
-    #[arg(long, value_name = "N", requires = "html", default_value_t = 400)]
+    #[arg(long, value_name = "N", requires = "html", default_value_t = MAX_EVENTS)]
     html_events: usize,
     /// Print the JSON schema of --json and end.
     #[arg(long)]
@@ -113,7 +116,20 @@ impl Reports {
 
     /// None: a page goes to standard output.
     pub(crate) fn none() -> Self {
-        Reports { files: vec![], max_events: 0, keep_logs: false, out: Out::Stderr }
+        Reports { files: vec![], max_events: MAX_EVENTS, keep_logs: false, out: Out::Stderr }
+    }
+
+    /// A page and JSON of this name in `folder`, which is made if there is none.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub(crate) fn into_folder(folder: &Path, name: &str) -> Result<Self> {
+        let made = std::fs::create_dir_all(folder);
+        made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let file =
+            |(form, ending)| Ok((form, Sink::open(&folder.join(format!("{name}.{ending}")))?));
+        let files = [(Form::Html, "html"), (Form::Json, "json")].map(file);
+        Ok(Reports { files: files.into_iter().collect::<Result<_>>()?, ..Reports::none() })
     }
 
     /// Where people read: not where a report goes.
@@ -132,9 +148,18 @@ impl Reports {
     /// # Errors
     /// Something cannot be written.
     pub(crate) fn close(self, results: &Results, outcomes: &[Outcome]) -> Result<ExitCode> {
+        let annotated = github::annotate(results, self.out());
+        self.write(results, outcomes).and(annotated)?;
+        Ok(ExitCode::from(results.exit_code()))
+    }
+
+    /// Prints the failures, writes the files, and prints the closing line.
+    ///
+    /// # Errors
+    /// Something cannot be written.
+    pub(crate) fn write(self, results: &Results, outcomes: &[Outcome]) -> Result<()> {
         let out = self.out();
         terminal::failures(results, out);
-        let annotated = github::annotate(results, out);
         let mut written = Ok(());
         for (form, sink) in self.files {
             let text = match form {
@@ -147,8 +172,7 @@ impl Reports {
             written = written.and(sink.write(&text));
         }
         out.line(&results.totals.to_string());
-        written.and(annotated)?;
-        Ok(ExitCode::from(results.exit_code()))
+        written
     }
 }
 

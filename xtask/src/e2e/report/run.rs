@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use testbed::log::EventKind;
 
-use crate::e2e::runner::{Clock, Outcome, Verdict};
+use crate::e2e::{
+    Clock,
+    runner::{Outcome, Verdict},
+};
 
 /// How many events and how many lines of the balancer are told.
 const LAST_EVENTS: usize = 40;

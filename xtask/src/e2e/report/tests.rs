@@ -14,7 +14,10 @@ use testbed::{
 };
 
 use super::{timeline::telling, *};
-use crate::e2e::runner::{Clock, Failure, Scenario, Verdict};
+use crate::e2e::{
+    Clock,
+    runner::{Failure, Scenario, Verdict},
+};
 
 #[path = "../../../../tests/browser.rs"]
 #[allow(dead_code, reason = "the tests of the status page use the rest")]
@@ -267,6 +270,28 @@ fn what_cannot_be_written_is_found_at_once() {
     reports.close(&results_of(&outcomes[..1]), &outcomes[..1]).unwrap();
     let text = fs::read_to_string(at("old.json").unwrap()).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["totals"]["passed"], 1);
+}
+
+/// What stands before the data in the page.
+const DATA: &str = r#"<script type="application/json" id="data">"#;
+
+/// What is said of a balancer can be checked, as it was known or not.
+#[test]
+fn what_fails_as_expected_has_its_trace_in_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reports, outcomes) = (folder.path().join("new"), outcomes());
+    let written = Reports::into_folder(&reports, "nginx-1.2").unwrap();
+    written.write(&results_of(&outcomes), &outcomes).unwrap();
+    let json = fs::read_to_string(reports.join("nginx-1.2.json")).unwrap();
+    let page = fs::read_to_string(reports.join("nginx-1.2.html")).unwrap();
+    let text = page.lines().find_map(|line| line.strip_prefix(DATA)).unwrap();
+    let data = &serde_json::from_str::<Value>(text.trim_end_matches("</script>")).unwrap();
+    let known = &serde_json::from_str::<Value>(&json).unwrap()["runs"][2];
+    assert_eq!(known["verdict"], "expected_fail");
+    assert_eq!(known["events"].as_array().unwrap().len(), history().len() as usize);
+    let raw = |event: &&Value| event["raw"].as_str().is_some_and(|raw| raw.starts_with("GET /"));
+    let events = data["timelines"][2]["events"].as_array().unwrap();
+    assert_eq!(events.iter().filter(raw).count(), 6, "{events:?}");
 }
 
 #[test]

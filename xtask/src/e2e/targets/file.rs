@@ -4,8 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use toml::{Table, Value};
 
-/// What a target file says.
+use super::{
+    claims::{Routing, Timing},
+    setup::Health,
+};
+
+/// What a target file says. With `like = "NAME"` it says only how it differs from
+/// that built-in target; what that one is known to fail it does not take over.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TargetFile {
@@ -25,9 +32,18 @@ pub(crate) struct TargetFile {
     #[serde(default = "config_file")]
     pub(crate) config_file: String,
     /// Its text, as a Jinja template over `port`, `folder`, `servers`,
-    /// `algorithm` and `health`.
+    /// `algorithm`, `health` and `options`.
     #[serde(default)]
     pub(crate) config: String,
+    /// What its template does besides.
+    #[serde(default)]
+    pub(crate) options: BTreeSet<String>,
+    /// How evenly it claims to deal in turn.
+    #[serde(default)]
+    pub(crate) routing: Routing,
+    /// How soon it claims to notice that a server has died or returned.
+    #[serde(default)]
+    pub(crate) timing: Timing,
     /// The shortest period between probes that it can be told, in milliseconds.
     #[serde(default)]
     pub(crate) shortest_period_ms: u64,
@@ -53,10 +69,13 @@ fn config_file() -> String {
 const BUILT_IN: &[&str] = &[
     include_str!("../../../targets/nginx.toml"),
     include_str!("../../../targets/nginx-default.toml"),
+    include_str!("../../../targets/nginx-non-idempotent.toml"),
     include_str!("../../../targets/haproxy.toml"),
     include_str!("../../../targets/haproxy-default.toml"),
+    include_str!("../../../targets/haproxy-retry-all.toml"),
     include_str!("../../../targets/caddy.toml"),
     include_str!("../../../targets/caddy-default.toml"),
+    include_str!("../../../targets/caddy-passive.toml"),
 ];
 
 impl TargetFile {
@@ -88,13 +107,37 @@ impl TargetFile {
     }
 
     fn parse(text: &str) -> Result<TargetFile> {
-        let file: TargetFile = toml::from_str(text)?;
+        let mut table: Table = toml::from_str(text)?;
+        let file: TargetFile = match table.remove("like") {
+            // Mistakes are told with their lines.
+            None => toml::from_str(text)?,
+            Some(base) => {
+                let base = base.as_str().context("like: expected the name of a target")?;
+                let mut whole = TargetFile::base(base)?;
+                whole.extend(table);
+                whole.try_into()?
+            }
+        };
         ensure!(!file.command.trim().is_empty(), "command: expected a command line");
         ensure!(!file.name.trim().is_empty(), "name: expected a name");
         if let Some(both) = file.can.iter().find(|can| file.lacks.contains_key(*can)) {
             anyhow::bail!("{both} is both in `can` and in `lacks`");
         }
+        // Whether they are formulas at all.
+        file.timing.bounds(&Health::new("/"))?;
         Ok(file)
+    }
+
+    /// What others are said to be like.
+    fn base(name: &str) -> Result<Table> {
+        for text in BUILT_IN {
+            let mut table: Table = toml::from_str(text)?;
+            if table.get("name").and_then(Value::as_str) == Some(name) {
+                table.retain(|key, _| key != "known" && key != "sometimes");
+                return Ok(table);
+            }
+        }
+        anyhow::bail!("like: there is no target {name:?}")
     }
 
     /// Why it cannot do something, unless it can.
@@ -125,11 +168,22 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_like_another_says_how_it_differs() {
+        let text = "like='nginx'\nname='mine'\n[known]\n'fields/hosts'='why'";
+        let (mine, nginx) = (TargetFile::parse(text).unwrap(), TargetFile::load("nginx").unwrap());
+        assert_eq!((&*mine.name, &mine.about, &mine.config), ("mine", &nginx.about, &nginx.config));
+        assert_eq!((mine.known.len(), mine.sometimes.len()), (1, 0));
+    }
+
+    #[test]
     fn mistakes_are_told() {
         let error = |text: &str| format!("{:#}", TargetFile::parse(text).unwrap_err());
         assert!(error("name = 'x'").contains("missing field `about`"));
         let both = "name='x'\nabout='x'\nprogram='x'\ncommand='x'\ncan=['a']\nlacks={a='b'}";
         assert!(error(both).contains("a is both in `can` and in `lacks`"));
+        let timing = "name='x'\nabout='x'\nprogram='x'\ncommand='x'\ntiming.back='2 * perod'";
+        assert!(error(timing).contains("timing.back: "), "{}", error(timing));
+        assert!(error("like='ngnix'").contains("like: there is no target \"ngnix\""));
         let error = format!("{:#}", TargetFile::load("ngnix").unwrap_err());
         assert!(error.contains("nginx-default"), "{error}");
     }

@@ -1,5 +1,6 @@
 //! Balancers that are not ours: how they are told what to do, and started.
 
+mod claims;
 mod file;
 mod observer;
 mod running;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use minijinja::Environment;
 
 use crate::programs::{self, find};
+pub(crate) use claims::{Bounds, Routing};
 use file::TargetFile;
 pub(crate) use observer::Observer;
 pub(crate) use running::Running;
@@ -73,6 +75,8 @@ pub(crate) struct Typed {
     pub(crate) port: Option<u16>,
     /// Capabilities that it lacks.
     pub(crate) without: Vec<String>,
+    /// How evenly it deals in turn.
+    pub(crate) routing: Routing,
 }
 
 impl Target {
@@ -86,7 +90,8 @@ impl Target {
         let Some(program) = find(&file.program) else {
             return Ok(Err(format!("{} is not installed", file.program)));
         };
-        let version = version(&program, &file.version);
+        let asked = (!file.version.is_empty()).then(|| programs::version(&program, &file.version));
+        let version = asked.flatten().unwrap_or_default();
         let (period, shape, port) = (None, None, None);
         let health_path = "/health".into();
         Ok(Ok(Target { file, program, version, period, health_path, shape, port }))
@@ -99,6 +104,18 @@ impl Target {
     pub(crate) fn names() -> Result<Vec<(String, String)>> {
         let all = TargetFile::built_in()?;
         Ok(all.into_iter().map(|file| (file.name, file.about)).collect())
+    }
+
+    /// Those, each with what it is and what it claims, for people.
+    ///
+    /// # Errors
+    /// None but mistakes of ours.
+    pub(crate) fn list() -> Result<String> {
+        let line = |file: &TargetFile| {
+            let TargetFile { name, about, routing, timing, .. } = file;
+            format!("{name:<20} {about}\n{:<20} deals {routing}; {timing}\n", "")
+        };
+        Ok(TargetFile::built_in()?.iter().map(line).collect())
     }
 
     /// The program that was typed.
@@ -139,6 +156,9 @@ impl Target {
             command: typed.command,
             config_file: typed.shape.file_name().into(),
             config: String::new(),
+            options: Default::default(),
+            routing: typed.routing,
+            timing: Default::default(),
             shortest_period_ms: 0,
             can: can.filter(|can| !typed.without.contains(can)).collect(),
             lacks: lacks.chain([told]).collect(),
@@ -181,6 +201,19 @@ impl Target {
         let always = self.file.known.get(scenario).map(|reason| (reason.as_str(), true));
         let sometimes = || self.file.sometimes.get(scenario).map(|reason| (reason.as_str(), false));
         always.or_else(sometimes)
+    }
+
+    /// How evenly it claims to deal in turn.
+    pub(crate) fn routing(&self) -> Routing {
+        self.file.routing
+    }
+
+    /// How soon it claims to notice a change of a server, with this task.
+    ///
+    /// # Errors
+    /// Its formula comes to no time.
+    pub(crate) fn bounds(&self, setup: &Setup) -> Result<Bounds> {
+        self.file.timing.bounds(&setup.health).with_context(|| self.name().to_owned())
     }
 
     /// How long a scenario of it may take, beside what any may: its bounds are
@@ -250,6 +283,7 @@ impl Target {
         let context = minijinja::context! {
             port, folder,
             servers => setup.servers, algorithm => setup.algorithm, health => setup.health,
+            options => self.file.options,
             root => rustix::process::geteuid().is_root(),
         };
         let text = jinja.render_str(&self.file.config, context);
@@ -278,20 +312,4 @@ impl Target {
             .replace("{health_period}", &period.to_string());
         vec![filled]
     }
-}
-
-/// The first word of what it says that begins with a digit.
-fn version(program: &Path, arguments: &[String]) -> String {
-    if arguments.is_empty() {
-        return String::new();
-    }
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(std::process::Stdio::null());
-    let Ok(output) = command.output() else { return String::new() };
-    // nginx says it on standard error.
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    let words = said.split([' ', '/', '\n']).map(|word| word.trim_start_matches('v'));
-    let mut numbers = words.filter(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-    numbers.next().unwrap_or_default().to_owned()
 }

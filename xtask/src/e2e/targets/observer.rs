@@ -15,7 +15,7 @@ use testbed::{
 };
 use tokio::time::{Instant, interval};
 
-use super::{Setup, Unsupported};
+use super::{Bounds, Routing, Setup, Target, Unsupported};
 
 /// An upper bound by the wall is at least this, and twenty times what it bounds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,7 +41,8 @@ struct Server {
 pub(crate) struct Observer {
     servers: Vec<Server>,
     in_turn: bool,
-    bound: Duration,
+    routing: Routing,
+    bounds: Bounds,
     client: Client,
     /// Asks what is nobody's request.
     silent: reqwest::Client,
@@ -53,9 +54,10 @@ impl Observer {
     /// An observer of the balancer at `addr`, in front of `backends`.
     ///
     /// # Errors
-    /// There is no HTTP client to be had.
+    /// There is no HTTP client to be had, or the target's formula is wrong.
     pub(crate) fn new(
         addr: SocketAddr,
+        target: &Target,
         setup: &Setup,
         backends: &[Backend],
         log: &EventLog,
@@ -72,11 +74,13 @@ impl Observer {
         let mut client = Client::new("observer", addr, log);
         // Each request is one to be balanced, however that is done.
         client.fresh(true);
+        let (routing, in_turn) = (target.routing(), ["round_robin", "least_connections"]);
         let silent = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
         Ok(Observer {
             servers: setup.servers.iter().filter_map(server).collect(),
-            in_turn: ["round_robin", "least_connections"].contains(&&*setup.algorithm),
-            bound: setup.health.bound(),
+            in_turn: in_turn.contains(&&*setup.algorithm) && routing >= Routing::Window,
+            routing,
+            bounds: target.bounds(setup)?,
             client,
             silent: silent.timeout(PATIENCE).build()?,
             url: format!("http://{addr}/begin"),
@@ -95,8 +99,8 @@ impl Observer {
     }
 
     /// How long a server's end or return may go unnoticed.
-    pub(crate) fn bound(&self) -> Duration {
-        self.bound
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     /// Waits until the balancer has noticed that `backend` is `down` or `up`,
@@ -114,12 +118,13 @@ impl Observer {
         let last = self.last_dealt();
         let server = self.servers.iter_mut().find(|server| server.address == backend.addr());
         server.context("no such server")?.expected = up;
-        let (began, whole) = (Instant::now(), PATIENCE.max(20 * self.bound));
-        let enough_from = began + 3 * self.bound + Duration::from_secs(2);
+        let bound = if up { self.bounds.back } else { self.bounds.out };
+        let (began, whole) = (Instant::now(), PATIENCE.max(20 * bound));
+        let enough_from = began + 3 * bound + Duration::from_secs(2);
         let patience = Patience { until: began + whole, enough_from, silent: false };
         if !up {
             // Requests that fail over look like a server that is left out.
-            while Instant::now() < began + self.bound {
+            while Instant::now() < began + bound {
                 self.settle(last.clone(), None, patience).await?;
             }
         }
@@ -222,7 +227,11 @@ impl Observer {
         let wanted = |name: &Arc<str>| cycle.iter().filter(|other| *other == name).count();
         match self.in_turn && cycle.len() > 1 {
             // The same round twice, each with everybody's share.
-            true => first == second && cycle.iter().all(|name| count(first, name) == wanted(name)),
+            true => {
+                let same = first == second || self.routing < Routing::Cyclic;
+                same && cycle.iter().all(|name| count(first, name) == wanted(name))
+                    && cycle.iter().all(|name| count(second, name) == wanted(name))
+            }
             // Nobody else, and no error.
             false => {
                 answers.iter().flatten().count() == answers.len()

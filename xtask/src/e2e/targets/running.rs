@@ -1,9 +1,7 @@
 //! A balancer of somebody else as a process, from its start to its end.
 
 use std::{
-    collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddr},
-    sync::{LazyLock, Mutex, PoisonError},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -26,9 +24,6 @@ const STOP: Duration = Duration::from_secs(5);
 /// From one look whether it answers to the next.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Ports that were given out: another scenario may not listen on its yet.
-static TAKEN: LazyLock<Mutex<BTreeSet<u16>>> = LazyLock::new(Mutex::default);
-
 /// A balancer that answers.
 pub(crate) struct Running {
     /// Where it listens.
@@ -36,6 +31,7 @@ pub(crate) struct Running {
     pub(super) setup: Setup,
     process: Process,
     _folder: TempDir,
+    _port: Option<UdpSocket>,
 }
 
 impl Running {
@@ -51,12 +47,15 @@ impl Running {
         log: &EventLog,
     ) -> Result<Running> {
         let folder = tempfile::Builder::new().prefix("lb-e2e-").tempdir()?;
-        let port = target.port().map_or_else(free_port, Ok)?;
+        let (port, taken) = match target.port() {
+            Some(port) => (port, None),
+            None => free_port().map(|(port, taken)| (port, Some(taken)))?,
+        };
         let command = target.command(&Place { folder: folder.path(), port, setup: &setup })?;
         let process = Process::spawn(command, name, log)
             .with_context(|| SetupFailed(format!("{} cannot be started", target.about())))?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut running = Running { addr, setup, process, _folder: folder };
+        let mut running = Running { addr, setup, process, _folder: folder, _port: taken };
         let mut last = String::new();
         let ready = running.ready(log, &mut last);
         let problem = match timeout(START, ready).await {
@@ -144,14 +143,34 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.terminate();
-        TAKEN.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.addr.port());
     }
 }
 
-/// A free port that no other scenario of this run has been given.
-fn free_port() -> Result<u16> {
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut free = std::iter::repeat_with(portpicker::pick_unused_port).take(100).flatten();
-    let port = free.find(|port| taken.insert(*port)).context("no free port")?;
-    Ok(port)
+/// A free port that nobody else is given while the socket lives, neither another
+/// scenario nor another run of the suite: two balancers that share a port (HAProxy
+/// and Caddy set SO_REUSEPORT) would share their requests. TCP is left to the
+/// balancer; what is held is the UDP port of that number, which is looked at
+/// before a port is taken for free.
+fn free_port() -> Result<(u16, UdpSocket)> {
+    let free = std::iter::repeat_with(portpicker::pick_unused_port).take(100).flatten();
+    let mut taken =
+        free.filter_map(|port| Some((port, UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).ok()?)));
+    taken.next().context("no free port")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_port_is_given_out_once() {
+        let taken: Vec<_> = (0..100).map(|_| free_port().unwrap()).collect();
+        let ports: BTreeSet<u16> = taken.iter().map(|(port, _)| *port).collect();
+        assert_eq!(ports.len(), 100);
+        for port in ports {
+            assert!(portpicker::is_free_tcp(port) && !portpicker::is_free(port));
+        }
+    }
 }

@@ -131,7 +131,7 @@ impl Setup {
 }
 
 impl Health {
-    fn new(path: &str) -> Health {
+    pub(super) fn new(path: &str) -> Health {
         let mut health = Health {
             path: path.to_owned(),
             period_ms: 0,
@@ -151,12 +151,6 @@ impl Health {
         self.period = period.as_secs_f64();
         self.period_s = period.as_secs_f64().ceil() as u64;
         self.timeout_ms = self.timeout_ms.min(self.period_ms);
-    }
-
-    /// How long a server's end may go unnoticed, or its return.
-    pub(crate) fn bound(&self) -> Duration {
-        let probes = u64::from(self.rise.max(self.fall));
-        Duration::from_millis(probes * self.period_ms + self.timeout_ms)
     }
 }
 

@@ -1,0 +1,154 @@
+//! The wall clock, for the scenarios that are declared to judge by it.
+//!
+//! Lower bounds are strict: nothing that is late can make them fail. An upper
+//! bound is only a watchdog, twenty times what it bounds and five seconds at the
+//! least, so that no machine is too slow for it.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::{Result, ensure};
+use testbed::log::Event;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::World;
+
+/// How a scenario judges time. It has no other clock than what this allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// Not at all: counted in probes, requests or events that were seen.
+    Events,
+    /// At quiescence.
+    Quiescence,
+    /// By the wall: lower bounds strict, upper bounds only a watchdog.
+    Wall,
+}
+
+/// The least upper bound.
+const LEAST: Duration = Duration::from_secs(5);
+
+/// Time by the wall, from when it was asked for.
+#[derive(Debug)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// How long it has been.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// That it has been so long by now.
+    pub(crate) fn expect(&self, least: Duration, what: &str) -> Result<()> {
+        expect(self.elapsed(), least, what)
+    }
+}
+
+fn expect(took: Duration, least: Duration, what: &str) -> Result<()> {
+    ensure!(took >= least, "{what} came after {took:?}, expected {least:?} at the least");
+    Ok(())
+}
+
+/// # Errors
+/// In all of them: the scenario is not declared to judge by the wall.
+impl World {
+    /// A stopwatch that runs.
+    pub(crate) fn stopwatch(&self) -> Result<Stopwatch> {
+        self.judges_by_the_wall()?;
+        Ok(Stopwatch(Instant::now()))
+    }
+
+    /// That so much time lies between two events.
+    pub(crate) fn expect_between(
+        &self,
+        [first, second]: [&Event; 2],
+        least: Duration,
+        what: &str,
+    ) -> Result<()> {
+        self.judges_by_the_wall()?;
+        expect(second.at.saturating_sub(first.at), least, what)
+    }
+
+    /// How long to wait for what takes `nominal`, before it is a failure.
+    pub(crate) fn patience(&self, nominal: Duration) -> Result<Duration> {
+        self.judges_by_the_wall()?;
+        Ok(LEAST.max(20 * nominal))
+    }
+
+    /// Lets time pass, as what is asserted is about that.
+    pub(crate) async fn pause(&self, time: Duration) -> Result<()> {
+        self.judges_by_the_wall()?;
+        sleep(time).await;
+        Ok(())
+    }
+
+    /// What comes of `work`; none if it is stuck for so long. On a machine that
+    /// is slow it may seem so: that must not be a failure.
+    pub(crate) async fn unless_stuck<T>(
+        &self,
+        time: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<Option<T>> {
+        self.judges_by_the_wall()?;
+        Ok(timeout(time, work).await.ok())
+    }
+
+    fn judges_by_the_wall(&self) -> Result<()> {
+        let declared = self.clock;
+        ensure!(declared == Clock::Wall, "declared to judge by {declared:?}, not by the wall");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::programs;
+
+    fn world(clock: Clock) -> World {
+        World::new("test".into(), clock, programs::places(false), None)
+    }
+
+    #[test]
+    fn only_who_says_so_judges_by_the_wall() {
+        for clock in [Clock::Events, Clock::Quiescence] {
+            let refused = world(clock).stopwatch().unwrap_err().to_string();
+            assert!(refused.contains(&format!("{clock:?}")), "{refused}");
+            world(clock).patience(LEAST).unwrap_err();
+        }
+        world(Clock::Wall).stopwatch().unwrap();
+    }
+
+    #[test]
+    fn bounds_are_strict_below_and_wide_above() {
+        let world = world(Clock::Wall);
+        assert_eq!(world.patience(Duration::ZERO).unwrap(), LEAST);
+        assert_eq!(world.patience(Duration::from_secs(1)).unwrap(), Duration::from_secs(20));
+        expect(LEAST, LEAST, "it").unwrap();
+        expect(LEAST, LEAST + Duration::from_nanos(1), "it").unwrap_err();
+    }
+
+    /// Watchdogs of reads are not judgements, and wide.
+    #[test]
+    fn scenarios_have_no_other_clock() {
+        let clocks = ["Instant", "SystemTime", "sleep(", ".at)", ".at.", ".at "];
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/scenarios");
+        for entry in walk(&folder) {
+            let text = std::fs::read_to_string(&entry).unwrap();
+            let found: Vec<_> = clocks.iter().filter(|clock| text.contains(**clock)).collect();
+            assert!(found.is_empty(), "{}: {found:?}", entry.display());
+            let bare = text.matches(" timeout(").count();
+            let watchdogs = text.matches(" timeout(WATCHDOG, ").count();
+            assert_eq!(bare, watchdogs, "{}: a timeout of its own", entry.display());
+        }
+    }
+
+    fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+        let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+        let inside = |path: std::path::PathBuf| match path.is_dir() {
+            true => walk(&path),
+            false => vec![path],
+        };
+        entries.flat_map(inside).collect()
+    }
+}
