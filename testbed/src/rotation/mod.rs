@@ -132,7 +132,8 @@ pub enum NotStrict {
         start: usize,
         /// Requests that each server got.
         counts: Vec<usize>,
-        /// Requests that each server gets from that start.
+        /// Requests that each server gets from that start; empty if the servers
+        /// changed, and no places of the changes come close.
         expected: Vec<usize>,
     },
     /// The counts are right, but a place had its turn before a request for it
@@ -187,6 +188,12 @@ impl NotStrict {
 impl fmt::Display for NotStrict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            NotStrict::Counts { counts, expected, .. } if expected.is_empty() => write!(
+                f,
+                "not one rotation: the servers got {} requests, which no places of the \
+                 changes give",
+                Slashes(counts),
+            ),
             NotStrict::Counts { start, counts, expected } => write!(
                 f,
                 "not one rotation: the servers got {} requests; expected {} (start {start})",

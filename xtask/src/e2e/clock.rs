@@ -21,6 +21,8 @@ pub(crate) enum Clock {
     Quiescence,
     /// By the wall: lower bounds strict, upper bounds only a watchdog.
     Wall,
+    /// Not at all; what is judged is chance, with a stated rate of false alarms.
+    Statistics,
 }
 
 /// The least upper bound.
@@ -111,7 +113,7 @@ mod tests {
 
     #[test]
     fn only_who_says_so_judges_by_the_wall() {
-        for clock in [Clock::Events, Clock::Quiescence] {
+        for clock in [Clock::Events, Clock::Quiescence, Clock::Statistics] {
             let refused = world(clock).stopwatch().unwrap_err().to_string();
             assert!(refused.contains(&format!("{clock:?}")), "{refused}");
             world(clock).patience(LEAST).unwrap_err();

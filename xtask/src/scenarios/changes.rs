@@ -1,6 +1,6 @@
 //! Changes while the balancer runs: nobody notices but whom they concern.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
@@ -10,7 +10,9 @@ use testbed::{
     client::{Client, Request},
     fairness,
     fault::{Fault, Health},
-    log::EventKind,
+    history::observations,
+    log::{Event, EventKind},
+    rotation::{Epoch, check_epochs},
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -66,6 +68,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         strict_in_each_epoch,
         Events,
         "add, delete, drain and weights: one strict rotation of 8 clients after each"
+    ),
+    scenario!(
+        54,
+        "changes",
+        strict_over_changes,
+        Events,
+        "8 clients go on through drains and returns: one rotation from first to last"
     ),
     scenario!(
         54,
@@ -298,6 +307,72 @@ async fn strict_in_each_epoch(w: &mut World) -> Result<()> {
     expect_strict(w, &["A", "C", "D"]).await?;
     change(w, "/update", &format!("{{\"url\": \"{}\", \"weight\": 0}}", d.url())).await?;
     expect_strict(w, &["A", "C"]).await
+}
+
+/// As many connections to each server as there are clients: none is needed later.
+/// A request that waits for one would leave a server that is drained.
+async fn warm_up(w: &mut World, all: &[Backend], clients: usize) -> Result<()> {
+    all.iter().for_each(|backend| backend.set_fault(Fault::Park));
+    let mark = w.log.len();
+    let mut warming = Vec::new();
+    for number in 0..clients * all.len() {
+        warming.push(w.client(&format!("warm{number}"))?);
+    }
+    let mut parked = Vec::new();
+    for client in &mut warming {
+        parked.push(client.start(Request::new("GET", "/")).await?);
+    }
+    let arrived = |event: &Event| matches!(event.kind, EventKind::Received { .. });
+    w.log.wait_count(mark, parked.len(), "all of them", arrived).await?;
+    all.iter().for_each(Backend::clear);
+    all.iter().for_each(Backend::release);
+    for pending in parked {
+        pending.read().await?;
+    }
+    Ok(())
+}
+
+async fn strict_over_changes(w: &mut World) -> Result<()> {
+    const CLIENTS: usize = 8;
+    const NAMES: [&str; 4] = ["A", "B", "C", "D"];
+    let all = w.backends(NAMES).await?;
+    w.balance(&["--api-port", "0", "--workers", "1"]).await?;
+    warm_up(w, &all, CLIENTS).await?;
+    let mark = w.log.len();
+    let answered = |event: &Event| matches!(event.kind, EventKind::Answered { .. });
+    let mut there: BTreeSet<usize> = (0..all.len()).collect();
+    let epoch = |servers: &BTreeSet<usize>, since| Epoch {
+        servers: servers.iter().copied().collect(),
+        since,
+    };
+    let mut epochs = vec![epoch(&there, 0..0)];
+    let (stop, stopped) = watch::channel(false);
+    let mut running = JoinSet::new();
+    for number in 0..CLIENTS {
+        let (mut client, stopped) = (w.client(&format!("c{number}"))?, stopped.clone());
+        running.spawn(async move {
+            while !*stopped.borrow() {
+                client.get("/").await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    for (path, index) in
+        [("/drain", 1), ("/drain", 3), ("/enable", 1), ("/drain", 0), ("/enable", 3)]
+    {
+        w.log.wait_count(w.log.len(), 40, "some requests", answered).await?;
+        let before = w.log.len();
+        change(w, path, &all[index].url()).await?;
+        if !there.remove(&index) {
+            there.insert(index);
+        }
+        epochs.push(epoch(&there, before.saturating_sub(1)..w.log.len()));
+    }
+    w.log.wait_count(w.log.len(), 40, "some requests", answered).await?;
+    stop.send_replace(true);
+    running.join_all().await.into_iter().collect::<Result<()>>()?;
+    let history = observations(&w.log.events_from(mark), &NAMES);
+    check_epochs(&history, &epochs).with_context(|| format!("{} requests", history.len()))
 }
 
 async fn five_hundred_at_random(w: &mut World) -> Result<()> {

@@ -40,12 +40,22 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// Starts a balancer over `backends` with these weights.
 async fn balance(w: &mut World, backends: &[Backend], weights: &[u32]) -> Result<()> {
+    balance_with(w, backends, weights, &[]).await
+}
+
+/// The same, with these flags.
+pub(super) async fn balance_with(
+    w: &mut World,
+    backends: &[Backend],
+    weights: &[u32],
+    more: &[&str],
+) -> Result<()> {
     let weighted = |(backend, weight): (&Backend, &u32)| {
         format!("--backend={},weight={weight}", backend.addr())
     };
     let servers: Vec<String> = backends.iter().zip(weights).map(weighted).collect();
-    let flags: Vec<&str> = servers.iter().map(String::as_str).collect();
-    w.balance_over(&[], &flags).await?;
+    let flags = servers.iter().map(String::as_str).chain(more.iter().copied());
+    w.balance_over(&[], &flags.collect::<Vec<_>>()).await?;
     Ok(())
 }
 

@@ -60,6 +60,8 @@ pub(crate) enum ClockName {
     Quiescence,
     /// By the wall: lower bounds strict, upper bounds only a watchdog.
     Wall,
+    /// Not at all; what is judged is chance, with a stated rate of false alarms.
+    Statistics,
 }
 
 /// What is to be thought of a run.
@@ -199,6 +201,7 @@ impl From<Clock> for ClockName {
             Clock::Events => Self::Events,
             Clock::Quiescence => Self::Quiescence,
             Clock::Wall => Self::Wall,
+            Clock::Statistics => Self::Statistics,
         }
     }
 }

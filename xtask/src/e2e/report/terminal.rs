@@ -33,6 +33,7 @@ pub(crate) fn list(scenarios: &[&Scenario]) {
             ClockName::Events => "events",
             ClockName::Quiescence => "quiescence",
             ClockName::Wall => "wall",
+            ClockName::Statistics => "statistics",
         };
         let name = scenario.full_name();
         println!("{:>3}  {name:<44} {clock:<11} {}", scenario.number, scenario.asserts);
