@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::answer::Answer;
@@ -21,6 +20,7 @@ use crate::http1::head::RequestHead;
 use crate::http1::{Inbox, Malformed};
 use crate::log::EventKind;
 use crate::net::Net;
+use crate::sync::Board;
 
 /// How much a client may send ahead of its turn.
 const MAX_AHEAD: usize = 256 * 1024;
@@ -62,17 +62,17 @@ pub(super) struct Connection<N: Net> {
     /// The backend's life in which it was accepted.
     pub(super) life: u64,
     pub(super) shared: Arc<Shared>,
-    pub(super) orders: watch::Receiver<Orders>,
+    pub(super) orders: Arc<Board<Orders>>,
     pub(super) inbox: Inbox,
 }
 
 /// Serves a connection until either side ends it.
 pub(super) async fn run<N: Net>(mut connection: Connection<N>) {
-    let mut orders = connection.orders.clone();
+    let orders = Arc::clone(&connection.orders);
     let life = connection.life;
     let end = tokio::select! {
         biased;
-        () = ordered(&mut orders, |o| o.killed >= life) => End::Reset,
+        () = orders.until(|o| o.killed >= life) => End::Reset,
         end = connection.serve() => end,
     };
     connection.close(end).await;
@@ -150,16 +150,13 @@ impl<N: Net> Connection<N> {
     /// Waits until the supervisor wants this connection closed between two
     /// requests.
     pub(super) fn dismissed(&self) -> impl Future<Output = ()> + Send + use<N> {
-        let (life, mut orders) = (self.life, self.orders.clone());
-        let round = orders.borrow().idle_round;
-        async move {
-            let leave = |o: &Orders| o.stopped >= life || o.idle_round != round;
-            ordered(&mut orders, leave).await;
-        }
+        let (life, orders) = (self.life, Arc::clone(&self.orders));
+        let round = orders.get().idle_round;
+        async move { orders.until(|o| o.stopped >= life || o.idle_round != round).await }
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.orders.borrow().stopped >= self.life
+        self.orders.get().stopped >= self.life
     }
 
     pub(super) fn note(&self, what: impl fmt::Display) {
@@ -217,11 +214,4 @@ pub(super) fn closed(shared: &Shared, connection: u64) {
 /// The client's mistake as the error that leads to a 400.
 pub(super) fn invalid(error: Malformed) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// Waits until the orders are such. For ever if nobody gives any more.
-async fn ordered(orders: &mut watch::Receiver<Orders>, such: impl FnMut(&Orders) -> bool) {
-    if orders.wait_for(such).await.is_err() {
-        pending::<()>().await;
-    }
 }

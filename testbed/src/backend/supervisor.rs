@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use super::connection::{Connection, Orders, closed, run};
@@ -18,6 +18,7 @@ use super::shared::Shared;
 use crate::http1::Inbox;
 use crate::log::EventKind;
 use crate::net::Net;
+use crate::sync::Board;
 
 /// How long to wait after a failed accept, as when descriptors run out.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(10);
@@ -39,7 +40,7 @@ pub(super) struct Supervisor<N: Net> {
     listener: Option<N::Listener>,
     hole: Option<N::Hole>,
     connections: JoinSet<()>,
-    orders: watch::Sender<Orders>,
+    orders: Arc<Board<Orders>>,
     /// Counts revivals, from 1: what is ordered of one life leaves the next be.
     life: u64,
     next_connection: u64,
@@ -61,7 +62,7 @@ impl<N: Net> Supervisor<N> {
             listener,
             hole: None,
             connections: JoinSet::new(),
-            orders: watch::Sender::default(),
+            orders: Arc::default(),
             life: 1,
             next_connection: 1,
             stopping: Vec::new(),
@@ -100,14 +101,14 @@ impl<N: Net> Supervisor<N> {
             }
             Command::Revive(done) => drop(done.send(self.revive().await)),
             Command::BlackHole(done) => drop(done.send(self.black_hole().await)),
-            Command::CloseIdle => self.orders.send_modify(|o| o.idle_round += 1),
+            Command::CloseIdle => self.orders.change(|o| o.idle_round += 1),
         }
     }
 
     /// Nobody listens and nothing is open on return.
     async fn reset_all(&mut self) {
         self.close_ears();
-        self.orders.send_modify(|o| o.killed = self.life);
+        self.orders.change(|o| o.killed = self.life);
         while let Some(ended) = self.connections.join_next().await {
             self.note_panic(ended);
         }
@@ -121,7 +122,7 @@ impl<N: Net> Supervisor<N> {
 
     fn stop(&mut self, done: oneshot::Sender<()>) {
         self.close_ears();
-        self.orders.send_modify(|o| o.stopped = self.life);
+        self.orders.change(|o| o.stopped = self.life);
         self.stopping.push(done);
         self.finish_stop();
     }
@@ -179,7 +180,7 @@ impl<N: Net> Supervisor<N> {
             id,
             life: self.life,
             shared: Arc::clone(&self.shared),
-            orders: self.orders.subscribe(),
+            orders: Arc::clone(&self.orders),
             inbox: Inbox::default(),
         }));
     }

@@ -162,7 +162,9 @@ fn bounds(
     // Connects are strong evidence, and faults may refuse them.
     well.retain(|span| !overlaps(&past.faulty, *span));
     for (from, to) in well {
-        let by = from + back;
+        // A reload on the way asks for its own number of probes.
+        let told = truth.checks.iter().map(|(at, _)| *at).filter(|at| *at <= from + back);
+        let by = told.max().unwrap_or_default().max(from) + back;
         if by < to && state(by) != "up" {
             wrong.push(format!(
                 "well since {} ms, and {} at {} ms",
@@ -173,7 +175,8 @@ fn bounds(
         }
     }
     for (from, to) in &past.unhealthy {
-        let by = *from + out;
+        let told = truth.checks.iter().map(|(at, _)| *at).filter(|at| *at <= *from + out);
+        let by = told.max().unwrap_or_default().max(*from) + out;
         let absent = overlaps(&past.absent, (*from, *to));
         if by < *to && !absent && state(by) == "up" {
             wrong.push(format!(

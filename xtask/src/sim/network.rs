@@ -237,8 +237,9 @@ impl State {
 
     fn send(&mut self, packet: Packet, now: Instant) {
         let Some(flow) = flow_of(&packet) else { return };
-        if flags_of(&packet).rst {
-            // It overtakes what waits to be sent again.
+        // A reset overtakes what waits to be sent again, and whatever is sent
+        // later acknowledges as much as a lost acknowledgement.
+        if flags_of(&packet).rst || self.lacks_only_an_acknowledgement(flow) {
             self.forget_stalled(flow);
         }
         let queue = self.flows.entry(flow).or_default();
@@ -294,8 +295,7 @@ impl State {
     fn arrive(&mut self, flow: Flow) {
         let Some(packet) = self.pop(flow) else { return };
         let back = (flow.1, flow.0);
-        let has_data = matches!(&packet.payload, Transport::Tcp(tcp) if !tcp.payload.is_empty());
-        let abandoned = has_data && self.orphans.contains(&back);
+        let abandoned = has_data(&packet) && self.orphans.contains(&back);
         if !abandoned && !self.is_refused(flow, flags_of(&packet)) {
             return self.hosts.deliver(packet);
         }
@@ -316,6 +316,17 @@ impl State {
             && ((flags.syn && !flags.ack) || netstat(to.ip()).entries.iter().any(half_open))
     }
 
+    /// Whether what waits to be sent again is nothing but an acknowledgement.
+    fn lacks_only_an_acknowledgement(&self, flow: Flow) -> bool {
+        let Some(queue) = self.flows.get(&flow).filter(|queue| queue.len() == 1) else {
+            return false;
+        };
+        queue.iter().all(|parcel| {
+            let flags = flags_of(&parcel.packet);
+            !flags.syn && !flags.fin && !has_data(&parcel.packet)
+        })
+    }
+
     /// Forgets what waits to be sent again, as a reset connection does.
     fn forget_stalled(&mut self, flow: Flow) {
         let stalls = |parcel: &Parcel| parcel.tries > 0;
@@ -334,6 +345,10 @@ fn flow_of(packet: &Packet) -> Option<Flow> {
     let Transport::Tcp(tcp) = &packet.payload else { return None };
     let from = SocketAddr::new(packet.src, tcp.src_port);
     Some((from, SocketAddr::new(packet.dst, tcp.dst_port)))
+}
+
+fn has_data(packet: &Packet) -> bool {
+    matches!(&packet.payload, Transport::Tcp(tcp) if !tcp.payload.is_empty())
 }
 
 fn flags_of(packet: &Packet) -> TcpFlags {

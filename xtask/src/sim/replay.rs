@@ -1,8 +1,14 @@
 //! One plan from a file.
 
-use std::{path::Path, process::ExitCode, thread};
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{
     judge::judge,
@@ -10,22 +16,41 @@ use super::{
     run::{Run, run},
 };
 
+/// How long a run may take in real time: a hundred times what it needs.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// How the violation of a run begins that takes longer.
+const HANGS: &str = "it does not end";
+
 /// How many violations are printed.
 const SHOWN: usize = 20;
 
-/// Carries out a plan on a thread of its own, and judges it. A panic is a
-/// violation like others.
+/// Carries out a plan on a thread of its own, and judges it.
 ///
 /// # Errors
-/// It cannot be carried out.
+/// It cannot be carried out, it panics, or it does not end: then its thread is
+/// left behind.
 pub(crate) fn verdict(plan: &Plan) -> Result<(Run, Vec<String>)> {
     let plan = plan.clone();
-    let thread = thread::Builder::new().name(format!("seed-{}", plan.seed)).spawn(move || {
-        let run = run(&plan)?;
-        let wrong = judge(&plan, &run);
-        Ok((run, wrong))
+    let (done, outcome) = mpsc::channel();
+    let name = format!("seed-{}", plan.seed);
+    thread::Builder::new().name(name).spawn(move || {
+        let judged = run(&plan).map(|run| {
+            let wrong = judge(&plan, &run);
+            (run, wrong)
+        });
+        let _ = done.send(judged);
     })?;
-    thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked")))
+    match outcome.recv_timeout(WATCHDOG) {
+        Ok(judged) => judged,
+        Err(RecvTimeoutError::Disconnected) => bail!("it panicked"),
+        Err(RecvTimeoutError::Timeout) => bail!("{HANGS} within {WATCHDOG:?} of real time"),
+    }
+}
+
+/// Whether a violation is that the run does not end.
+pub(super) fn hangs(wrong: &[String]) -> bool {
+    wrong.iter().any(|what| what.starts_with(HANGS))
 }
 
 /// What is wrong with a plan, if anything.

@@ -20,7 +20,7 @@ use super::{
     coverage::Coverage,
     draw::draw,
     plan::Plan,
-    replay::{print_violations, verdict},
+    replay::{hangs, print_violations, verdict},
     run::Run,
     shrink::shrink,
 };
@@ -179,7 +179,9 @@ impl Tally {
             println!("\nseed {} failed:", plan.seed);
             print_violations(wrong);
             if number < SHRUNK {
-                show_smallest(plan, save)?;
+                // Each try of one that hangs would cost a thread.
+                let smallest = if hangs(wrong) { (*plan).clone() } else { shrink(plan) };
+                show(&smallest, save)?;
             }
         }
         println!("{} in {:.1} s", self.rates(elapsed), elapsed.as_secs_f64());
@@ -193,16 +195,15 @@ impl Tally {
     }
 }
 
-/// Shrinks a plan, saves it, and says how to repeat it.
-fn show_smallest(plan: &Plan, folder: &Path) -> Result<()> {
-    let smallest = shrink(plan);
-    let text = smallest.to_text()?;
+/// Saves a shrunk plan, prints it, and says how to repeat it.
+fn show(plan: &Plan, folder: &Path) -> Result<()> {
+    let text = plan.to_text()?;
     let file = folder.join(format!("seed-{}.toml", plan.seed));
     let shown = file.display();
     fs::create_dir_all(folder)
         .and_then(|()| fs::write(&file, &text))
         .with_context(|| format!("cannot write {shown}"))?;
-    println!("shrunk to {} operations:\n{text}", smallest.operations.len());
+    println!("shrunk to {} operations:\n{text}", plan.operations.len());
     println!("repeat it with: cargo xtask sim --replay {shown}");
     Ok(())
 }

@@ -76,7 +76,8 @@ impl Truth {
         if let Some(client) = plan.clients.iter().position(|client| client.name == target) {
             match what {
                 What::Abort { .. } => self.aborts[client].push(done.at),
-                _ => self.clients[client].push(span),
+                // What was lost is sent again with doubled patience.
+                _ => self.clients[client].push((span.0, span.1 + (span.1 - span.0) * 2)),
             }
             return;
         }
@@ -96,7 +97,10 @@ impl Truth {
     /// it was probed.
     pub(crate) fn settling(&self, plan: &Plan) -> Duration {
         let longest = |(_, check): &(Duration, Check)| check.period * check.rise + check.timeout;
-        self.checks.iter().map(longest).max().unwrap_or_default() + round_trip(plan) * 2
+        let longest = self.checks.iter().map(longest).max().unwrap_or_default();
+        // A reload on the way asks for its own number of probes.
+        let times = if self.checks.len() > 1 { 2 } else { 1 };
+        longest * times + round_trip(plan) * 2
     }
 }
 
