@@ -378,6 +378,22 @@ fn the_hash_is_the_same_in_every_version() {
     assert_eq!(hash(b"a"), 0x5f29_c2aa_dd9b_8527);
 }
 
+/// Computed by another program, in another language.
+#[test]
+fn keys_have_the_same_owners_in_every_version() {
+    for (weights, expected) in
+        [([1, 1, 1], "BBAACABCBCAABACCBCABCBCA"), ([1, 3, 2], "BBAACABBBCBABACCBCBBBBCA")]
+    {
+        let mut pool = Pool::new(Algorithm::Hash, &weights);
+        let owner = |n: usize| {
+            let key = Some(hash(format!("user-{n}").as_bytes()));
+            char::from(b'A' + pool.deal(Ask { draw: 0, key }) as u8)
+        };
+        let owners: String = (0..expected.len()).map(owner).collect();
+        assert_eq!(owners, expected, "{weights:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

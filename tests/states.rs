@@ -231,6 +231,8 @@ struct Core {
 }
 
 impl Core {
+    /// What a request finds out is to be probed at once if it changed anything, or
+    /// may be about to.
     fn observe(&mut self, id: ServerId, epoch: u64, evidence: Evidence) -> Option<Transition> {
         let failure = match evidence {
             Evidence::Passed | Evidence::Failed => {
@@ -239,7 +241,11 @@ impl Core {
             Evidence::Refused => ConnectFailure::Refused,
             Evidence::TimedOut => ConnectFailure::TimedOut,
         };
-        self.cluster.handle_connect_failure(id, epoch, failure).transition
+        let is_news = self.cluster.state(id).is_some_and(|(_, _, current)| current == epoch);
+        let reaction = self.cluster.handle_connect_failure(id, epoch, failure);
+        let times_out = is_news && evidence == Evidence::TimedOut;
+        assert_eq!(reaction.probe_now, times_out || reaction.transition.is_some(), "{evidence:?}");
+        reaction.transition
     }
 
     /// Deals to each of the eligible once; who they were, by place.

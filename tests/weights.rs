@@ -133,6 +133,18 @@ fn place_is_kept_when_a_server_leaves_and_returns() {
 }
 
 #[test]
+fn place_is_kept_in_a_later_period() {
+    // A period is ABCA. The last that is dealt is A, A, B and C in turn.
+    for (dealt, next) in [(8, "B"), (9, "B"), (10, "C"), (11, "A")] {
+        let (mut cluster, ids) = cluster_of(&[2, 1, 1]);
+        deal(&cluster, dealt);
+        set(&mut cluster, ids[0], false);
+        set(&mut cluster, ids[0], true);
+        assert_eq!(deal(&cluster, 1), next, "behind {dealt}");
+    }
+}
+
+#[test]
 fn who_joins_and_gets_nothing_yet_begins_no_new_period() {
     let (mut cluster, _) = cluster_of(&[2, 1]);
     assert_eq!(deal(&cluster, 3), "ABA");

@@ -114,8 +114,21 @@ mod tests {
             Failure::BadAnswer { reused: true },
             Failure::BadAnswer { reused: false },
             Failure::RetriedStatus(503),
+            Failure::BodyTimedOut,
         ] {
             assert_eq!(next_step(failure, false, 0), Next::GiveUp, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_stops_sending_is_no_better_elsewhere() {
+        assert_eq!(next_step(Failure::BodyTimedOut, true, 0), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_kept_connection_that_fails_says_nothing_of_the_server() {
+        for failure in [Failure::Sent { reused: true }, Failure::BadAnswer { reused: true }] {
+            assert_eq!(next_step(failure, true, 9), Next::FreshConnection, "{failure:?}");
         }
     }
 
