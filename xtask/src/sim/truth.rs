@@ -107,10 +107,12 @@ impl Truth {
 impl Past {
     fn add(&mut self, plan: &Plan, what: &What, span: Span) {
         match what {
-            What::Kill { .. } | What::Stop { .. } | What::BlackHole { .. } => {
-                self.unhealthy.push(span);
-            }
-            What::Health { .. } | What::Partition { .. } => self.unhealthy.push(span),
+            What::Kill { .. }
+            | What::Crash { .. }
+            | What::Stop { .. }
+            | What::BlackHole { .. }
+            | What::Health { .. }
+            | What::Partition { .. } => self.unhealthy.push(span),
             What::Lossy { .. } => self.unsteady.push(span),
             What::Slow { latency_ms, .. } => {
                 // A connect is tried anew with doubled patience, so one may
