@@ -19,6 +19,7 @@ const ENOUGH: u64 = 1000;
 /// it and the first byte.
 const EXPECTED: &[&str] = &[
     "operation kill",
+    "operation crash",
     "operation stop",
     "operation black_hole",
     "operation health",
@@ -145,6 +146,7 @@ impl What {
     pub(crate) fn word(&self) -> &'static str {
         match self {
             What::Kill { .. } => "kill",
+            What::Crash { .. } => "crash",
             What::Stop { .. } => "stop",
             What::BlackHole { .. } => "black_hole",
             What::Health { .. } => "health",

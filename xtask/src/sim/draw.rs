@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Kinds of operations, for leaving some out.
-const KINDS: usize = 16;
+const KINDS: usize = 17;
 
 /// How long there are faults; healing and the end take some ten seconds more.
 const FAULTS_MS: u64 = 48_000;
@@ -82,7 +82,8 @@ fn network(random: &mut Rng) -> Network {
 }
 
 fn clients(random: &mut Rng) -> Vec<Client> {
-    let count = random.usize(1..=6);
+    let most = one_of(random, &[2, 6, 12]);
+    let count = random.usize(1..=most);
     let client = |index: usize| Client {
         name: format!("c{}", index + 1),
         pause_ms: one_of(random, &[50, 200, 500, 1500, 6000]),
@@ -101,10 +102,12 @@ fn operations(random: &mut Rng, plan: &Plan) -> Vec<Operation> {
     let count = random.usize(1..=MOST);
     // Each from a stream of its own: dropping one moves no other.
     let mut operations: Vec<Operation> = (0..count)
-        .map(|_| {
+        .flat_map(|_| {
             let mut random = random.fork();
             let kind = one_of(&mut random, &kinds);
-            operation(&mut random, plan, kind)
+            let operation = operation(&mut random, plan, kind);
+            let twin = twin(&mut random, plan, &operation);
+            [Some(operation), twin].into_iter().flatten()
         })
         .collect();
     operations.sort_by_key(|operation| operation.at_ms);
@@ -144,10 +147,21 @@ fn operation(random: &mut Rng, plan: &Plan, kind: usize) -> Operation {
             Some(spare) if random.bool() => What::Add { server: spare.name.clone() },
             _ => What::Delete { server },
         },
+        15 => What::Crash { server },
         _ => reload(random, plan, listed.len()),
     };
     let for_ms = if what.ends() { for_ms } else { 0 };
     Operation { at_ms, for_ms, what }
+}
+
+/// What spoils one server's answers sometimes spoils another's too: retries
+/// then meet it again.
+fn twin(random: &mut Rng, plan: &Plan, operation: &Operation) -> Option<Operation> {
+    let What::Fault { server, fault } = &operation.what else { return None };
+    let others: Vec<&Server> = plan.servers.iter().filter(|other| other.name != *server).collect();
+    let other = others[random.usize(..others.len())].name.clone();
+    let what = What::Fault { server: other, fault: *fault };
+    random.bool().then(|| Operation { what, ..operation.clone() })
 }
 
 fn reload(random: &mut Rng, plan: &Plan, listed: usize) -> What {

@@ -58,7 +58,9 @@ pub(crate) fn check(
                 count.probe(passed, span.0);
             }
             Said::Became { from, to, cause } => {
-                if let Some(what) = count.is_wrong(&view.check, truth, (&from, &to, &cause)) {
+                if let Some(what) =
+                    count.is_wrong(&view.check, truth, past, event.at, (&from, &to, &cause))
+                {
                     accuse(what);
                 }
                 let since = history[index].last().map_or(Duration::ZERO, |(since, _)| *since);
@@ -104,26 +106,27 @@ impl Count {
     }
 
     /// "Probes in a row that change the state": exactly as many as are
-    /// configured, unless that changed meanwhile.
+    /// configured, unless that changed meanwhile. Connects that time out count
+    /// as failed probes do, and are not told.
     fn is_wrong(
         &self,
         check: &Check,
         truth: &Truth,
+        past: &Past,
+        at: Duration,
         (from, to, cause): (&str, &str, &str),
     ) -> Option<String> {
-        let steady = truth
-            .checks
-            .iter()
-            .all(|(_, other)| (other.rise, other.fall) == (check.rise, check.fall));
         let (seen, needed) = match (from, to, cause) {
             ("down", "up", _) => (self.passed, check.rise),
             ("up", "down", "probe failed") => (self.failed, check.fall),
             _ => return None,
         };
-        // Connects that time out count too, and are not told.
-        let too_late = seen > needed && steady;
-        let too_soon = seen < needed && steady && to == "up";
-        let wrong = too_late || too_soon;
+        let as_now =
+            |(_, other): &(Duration, Check)| (other.rise, other.fall) == (check.rise, check.fall);
+        let evidence = (at.saturating_sub(check.period * check.fall + check.timeout), at);
+        let connects = overlaps(&past.silent, evidence) || overlaps(&past.unsteady, evidence);
+        let too_soon = seen < needed && (to == "up" || !connects);
+        let wrong = truth.checks.iter().all(as_now) && (seen > needed || too_soon);
         wrong.then(|| format!("{from} to {to} after {seen} probes, expected {needed}"))
     }
 }

@@ -59,8 +59,8 @@ pub(crate) struct Link {
     pub(crate) jitter: Duration,
     /// How many of a thousand are lost.
     pub(crate) loss: u16,
-    /// Whether none gets through.
-    pub(crate) cut: bool,
+    /// How many faults let none get through.
+    pub(crate) cuts: u32,
 }
 
 /// The network of one run; all hosts share it.
@@ -260,7 +260,7 @@ impl State {
             let flags = flags_of(&parcel.packet);
             let opens = flags.syn && !flags.ack;
             let swallowed = opens && self.doors.get(&flow.1) == Some(&Door::Silent);
-            let lost = link.cut || swallowed || self.random.u16(..1000) < link.loss;
+            let lost = link.cuts > 0 || swallowed || self.random.u16(..1000) < link.loss;
             if !lost {
                 let jitter = link.jitter.as_millis() as u64;
                 let latency = link.latency + Duration::from_millis(self.random.u64(..=jitter));

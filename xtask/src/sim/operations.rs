@@ -106,9 +106,7 @@ impl Reach<'_> {
                     Way::FromLb => Some(false),
                     Way::ToLb => Some(true),
                 };
-                self.link(host, |link, outward| {
-                    link.cut = if spared == Some(outward) { link.cut } else { begins };
-                });
+                self.cut(host, begins, spared);
             }
             What::Slow { host, latency_ms } => {
                 let latency = if begins { *latency_ms } else { plan.network.latency_ms };
@@ -149,6 +147,17 @@ impl Reach<'_> {
                     false => drop(self.control.delete(&config::authority(index), "plan")),
                 }
             }
+            What::Crash { server } => {
+                let backend = &self.backends[plan.server(server).unwrap_or_default()];
+                // Nobody hears the end, and whoever speaks later is reset.
+                if begins {
+                    self.cut(server, true, None);
+                    backend.kill().await;
+                } else {
+                    drop(backend.revive().await);
+                    self.cut(server, false, None);
+                }
+            }
             What::Kill { server }
             | What::Stop { server }
             | What::BlackHole { server }
@@ -159,6 +168,16 @@ impl Reach<'_> {
                 apply_to_backend(backend, what, begins).await;
             }
         }
+    }
+
+    /// Cuts the links between `lb` and a host, or mends them; but not the spared
+    /// one, that from `lb` or the other.
+    fn cut(&self, host: &str, cuts: bool, spared: Option<bool>) {
+        self.link(host, |link, outward| match (spared == Some(outward), cuts) {
+            (true, _) => {}
+            (false, true) => link.cuts += 1,
+            (false, false) => link.cuts = link.cuts.saturating_sub(1),
+        });
     }
 
     /// Changes both directions between `lb` and a host; the flag says whether

@@ -122,6 +122,8 @@ pub(crate) struct Operation {
 pub(crate) enum What {
     /// A server's process is killed, and started again.
     Kill { server: String },
+    /// A server's machine dies without a word, and is started again.
+    Crash { server: String },
     /// A server stops politely, and is started again.
     Stop { server: String },
     /// A server's queue of connects is full.
@@ -300,14 +302,16 @@ impl Plan {
 
     fn check_operation(&self, operation: &Operation) -> Result<()> {
         use What::{
-            Abort, Add, BlackHole, CloseIdle, Delete, Disable, Drain, Fault, Health, Kill, Lossy,
-            Partition, Reload, Slow, Stop,
+            Abort, Add, BlackHole, CloseIdle, Crash, Delete, Disable, Drain, Fault, Health, Kill,
+            Lossy, Partition, Reload, Slow, Stop,
         };
         let is_client = |name: &String| self.clients.iter().any(|client| client.name == *name);
         let known = match &operation.what {
-            Kill { server } | Stop { server } | BlackHole { server } | CloseIdle { server } => {
-                server
-            }
+            Kill { server }
+            | Crash { server }
+            | Stop { server }
+            | BlackHole { server }
+            | CloseIdle { server } => server,
             Health { server, .. } | Fault { server, .. } | Drain { server } => server,
             Disable { server } | Delete { server } | Add { server } => server,
             Partition { host, .. } | Slow { host, .. } | Lossy { host, .. } if is_client(host) => {
@@ -346,6 +350,7 @@ impl What {
     pub(crate) fn target(&self) -> Option<&str> {
         match self {
             What::Kill { server }
+            | What::Crash { server }
             | What::Stop { server }
             | What::BlackHole { server }
             | What::Health { server, .. }
@@ -379,7 +384,9 @@ impl What {
     /// Which aspect of its target it changes.
     fn aspect(&self) -> &'static str {
         match self {
-            What::Kill { .. } | What::Stop { .. } | What::BlackHole { .. } => "process",
+            What::Kill { .. } | What::Crash { .. } | What::Stop { .. } | What::BlackHole { .. } => {
+                "process"
+            }
             What::Drain { .. } | What::Disable { .. } => "wanted",
             What::Delete { .. } | What::Add { .. } => "configured",
             other => other.word(),

@@ -82,7 +82,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Run> {
         latency: millis(plan.network.latency_ms),
         jitter: millis(plan.network.jitter_ms),
         loss: 0,
-        cut: false,
+        cuts: 0,
     };
     // The network outlives the sockets, which the runtime owns.
     let (network, ids) = Network::new(&addresses, link, plan.network.mtu, random);

@@ -33,6 +33,8 @@ pub(crate) struct Truth {
 pub(crate) struct Past {
     /// Probes cannot pass.
     pub(crate) unhealthy: Vec<Span>,
+    /// Connects to it get no answer.
+    pub(crate) silent: Vec<Span>,
     /// Probes may fail: packets are lost, or late.
     pub(crate) unsteady: Vec<Span>,
     /// Requests are spoilt, whatever probes say.
@@ -106,11 +108,16 @@ impl Truth {
 
 impl Past {
     fn add(&mut self, plan: &Plan, what: &What, span: Span) {
+        if matches!(what, What::Crash { .. } | What::BlackHole { .. } | What::Partition { .. }) {
+            self.silent.push(span);
+        }
         match what {
-            What::Kill { .. } | What::Stop { .. } | What::BlackHole { .. } => {
-                self.unhealthy.push(span);
-            }
-            What::Health { .. } | What::Partition { .. } => self.unhealthy.push(span),
+            What::Kill { .. }
+            | What::Crash { .. }
+            | What::Stop { .. }
+            | What::BlackHole { .. }
+            | What::Health { .. }
+            | What::Partition { .. } => self.unhealthy.push(span),
             What::Lossy { .. } => self.unsteady.push(span),
             What::Slow { latency_ms, .. } => {
                 // A connect is tried anew with doubled patience, so one may
