@@ -276,12 +276,19 @@ impl<T> Cluster<T> {
         self.algorithm = algorithm;
         self.when_all_down = when_all_down;
         let members = self.eligible();
-        if members.is_empty() || !deals_as_before || !self.snapshot.still_holds(&members) {
-            self.settle_place();
-            let dealt = order[..self.place.min(order.len())].iter().rev();
-            let last = dealt.into_iter().find(|id| !before.contains_key(id));
-            let place_of = |id: &ServerId| self.entries.iter().position(|e| e.id == *id);
-            self.place = last.and_then(place_of).map_or(0, |index| index + 1);
+        let entries = &self.entries;
+        let place_of = |id: &ServerId| entries.iter().position(|e| e.id == *id);
+        let moved = |place: usize| {
+            let last = order[..place].iter().rev().find(|id| !before.contains_key(id));
+            last.and_then(place_of).map_or(0, |index| index + 1)
+        };
+        let goes_on = !members.is_empty()
+            && deals_as_before
+            && self.snapshot.still_holds(&members)
+            && moved(self.place) == self.place;
+        if !goes_on {
+            let place = self.snapshot.freeze().unwrap_or(self.place);
+            self.place = moved(place);
             self.snapshot = Arc::new(Snapshot::new(members, self.place, algorithm));
         }
         self.entries.iter().map(|e| e.id).collect()
