@@ -135,4 +135,59 @@ mod tests {
         assert_eq!(error, "period 1: expected A=2 B=1: A=1 B=2");
         assert!(check("ACA").is_err());
     }
+
+    /// The oracle: nobody is two ahead of anybody, and nobody else is there.
+    #[test]
+    fn even_agrees_with_all_pairs() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut verdicts = [0, 0];
+        for _ in 0..20_000 {
+            let text: String = (0..random.usize(..9)).map(|_| random.char('A'..='D')).collect();
+            let text = if random.bool() { text.replace('D', "C") } else { text };
+            let of = |name: char| text.matches(name).count();
+            let pairs = ['A', 'B', 'C'].map(|a| ['A', 'B', 'C'].map(|b| of(a) <= of(b) + 1));
+            let expected = of('D') == 0 && pairs.iter().flatten().all(|fine| *fine);
+            let got = check_even(&count(&names(&text)), &["A", "B", "C"]).is_ok();
+            assert_eq!(got, expected, "{text}");
+            verdicts[usize::from(got)] += 1;
+        }
+        assert!(verdicts.iter().all(|count| *count > 2_000), "{verdicts:?}");
+    }
+
+    /// The oracle: some shuffle of the weights' letters is each whole period.
+    #[test]
+    fn weights_agree_with_sorted_periods() {
+        let mut random = fastrand::Rng::with_seed(2);
+        let mut verdicts = [0, 0];
+        for _ in 0..20_000 {
+            let weights = [random.usize(..3), random.usize(..3), random.usize(..3)];
+            let period: Vec<char> =
+                "ABC".chars().zip(weights).flat_map(|(c, n)| vec![c; n]).collect();
+            let mut text = Vec::new();
+            for _ in 0..random.usize(1..4) {
+                let mut dealt = period.clone();
+                random.shuffle(&mut dealt);
+                text.extend(dealt);
+            }
+            if random.bool() && !text.is_empty() {
+                let place = random.usize(..text.len());
+                text[place] = random.char('A'..='C');
+            }
+            text.extend((0..random.usize(..2)).map(|_| 'D'));
+            let sorted = |dealt: &[char]| {
+                let mut dealt = dealt.to_vec();
+                dealt.sort_unstable();
+                dealt
+            };
+            let whole = |dealt: &[char]| dealt.len() < period.len() || sorted(dealt) == period;
+            let expected = text.chunks(period.len().max(1)).all(whole)
+                && (!period.is_empty() || text.is_empty());
+            let weights: Vec<_> = ["A", "B", "C"].into_iter().zip(weights).collect();
+            let text: String = text.iter().collect();
+            let got = check_weighted(&names(&text), &weights).is_ok();
+            assert_eq!(got, expected, "{text} by {weights:?}");
+            verdicts[usize::from(got)] += 1;
+        }
+        assert!(verdicts.iter().all(|count| *count > 2_000), "{verdicts:?}");
+    }
 }

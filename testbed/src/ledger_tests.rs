@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fastrand::Rng;
+
 use super::*;
 
 /// A history from `s`ent, `r`eceived, `x`ecuted, `a`nswered, `f`ailed steps:
@@ -134,4 +136,89 @@ fn what_nobody_sent_or_was_settled_twice_is_rejected() {
     rejects(&["s1 GET", "f1", "f1"], "2 outcomes");
     rejects(&["s1 GET", "f1", "s1 GET"], "sent twice");
     rejects(&["s1 GET", "r1 A POST", "f1"], "sent as GET, got by A as POST");
+}
+
+/// The rules again, each by looking at all pairs of steps.
+fn brute_force(steps: &[String]) -> bool {
+    let steps: Vec<Vec<&str>> = steps.iter().map(|step| step.split(' ').collect()).collect();
+    let word = |step: &[&str], i: usize| step.get(i).copied().unwrap_or_default().to_owned();
+    let alike = |kinds: &str, step: &[&str]| -> Vec<Vec<&str>> {
+        let same =
+            |other: &&Vec<&str>| kinds.contains(&other[0][..1]) && other[0][1..] == step[0][1..];
+        steps.iter().filter(same).cloned().collect()
+    };
+    steps.iter().all(|step| {
+        let sent = alike("s", step);
+        let [sent] = &sent[..] else { return false };
+        let (method, body) = (word(sent, 1), word(sent, 2));
+        let nonce = &step[0][1..];
+        match &step[0][..1] {
+            "s" => true,
+            "r" => {
+                let twice = ["GET", "HEAD", "PUT"].contains(&&method[..]);
+                word(step, 2) == method && (twice || alike("r", step).len() == 1)
+            }
+            "x" => word(step, 2) == body,
+            "f" => alike("af", step).len() == 1,
+            _ => {
+                let (backend, status, echo) = (word(step, 1), word(step, 2), word(step, 3));
+                let ours = backend == "-" || !status.starts_with('2');
+                let at = alike("x", step);
+                let executed = at.iter().any(|x| x[1] == backend && word(x, 2) == word(step, 4));
+                let empty = method == "HEAD" || status == "204";
+                let whole = if empty { String::new() } else { word(step, 5) };
+                alike("af", step).len() == 1
+                    && (echo == "-" || echo == nonce)
+                    && (ours || echo == nonce && executed && word(step, 6) == whole)
+            }
+        }
+    })
+}
+
+/// Requests that went well or came to nothing, in some order, and tampered with.
+fn tampered(random: &mut Rng) -> Vec<String> {
+    let mut steps = Vec::new();
+    for nonce in 1..=random.usize(1..4) {
+        let method = random.choice(["GET", "POST", "HEAD", "PUT"]).unwrap();
+        let body = random.choice(["", "p", "q"]).unwrap();
+        steps.push(format!("s{nonce} {method} {body}"));
+        let tries = if method == "POST" { 1 } else { random.usize(1..3) };
+        let servers = &["B", "A"][2 - tries..];
+        steps.extend(servers.iter().map(|server| format!("r{nonce} {server} {method}")));
+        steps.push(format!("x{nonce} A {body}"));
+        let status = random.choice(["200", "204", "404", "503"]).unwrap();
+        let whole = if method == "HEAD" || status == "204" { "" } else { "hi" };
+        steps.push(match random.u8(..4) {
+            0 => format!("f{nonce}"),
+            1 => format!("a{nonce} - 503 - {body} hi {whole}"),
+            _ => format!("a{nonce} A {status} {nonce} {body} hi {whole}"),
+        });
+    }
+    for _ in 0..random.usize(..3) {
+        let (one, other) = (random.usize(..steps.len()), random.usize(..steps.len()));
+        let replaced = |step: &str, from: &str, to: &str| step.replacen(from, to, 1);
+        match random.u8(..7) {
+            0 if steps.len() > 1 => drop(steps.remove(one)),
+            1 => steps.push(steps[one].clone()),
+            2 => steps.swap(one, other),
+            3 => steps[one] = replaced(&steps[one], "A", "B"),
+            4 => steps[one] = replaced(&steps[one], "1", "2"),
+            5 => steps[one] = replaced(&steps[one], "p", "q"),
+            _ => steps[one] = replaced(&steps[one], "GET", "POST"),
+        }
+    }
+    steps
+}
+
+#[test]
+fn agrees_with_brute_force() {
+    let mut verdicts = [0, 0];
+    for seed in 0..50_000 {
+        let steps = tampered(&mut Rng::with_seed(seed));
+        let words: Vec<&str> = steps.iter().map(String::as_str).collect();
+        let verdict = check(&history(&words));
+        assert_eq!(verdict.is_ok(), brute_force(&steps), "{steps:#?}\n{verdict:?}");
+        verdicts[usize::from(verdict.is_ok())] += 1;
+    }
+    assert!(verdicts.iter().all(|count| *count > 10_000), "{verdicts:?}");
 }
