@@ -269,6 +269,19 @@ fn place_is_kept_when_a_server_leaves_and_returns() {
 }
 
 #[test]
+fn all_are_checked_when_the_last_first_result_is_in() {
+    let mut cluster = Cluster::new(WhenAllDown::Refuse);
+    assert!(cluster.is_empty() && cluster.is_checked());
+    let ids = [(); 2].map(|()| cluster.join(Arc::new(()), Thresholds::default()));
+    assert_eq!((cluster.len(), cluster.is_empty()), (2, false));
+    for (id, passed) in ids.into_iter().zip([true, false]) {
+        assert!(!cluster.is_checked());
+        cluster.handle_probe(id, 0, passed);
+    }
+    assert!(cluster.is_checked());
+}
+
+#[test]
 fn evidence_of_an_earlier_epoch_changes_nothing() {
     let (mut cluster, ids) = three_up();
     let (_, _, before) = cluster.state(ids[0]).unwrap();
