@@ -396,7 +396,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "begins_anew_with_each_change",
         what: "a change of the servers begins the rotation anew",
-        killed_by: "changes/strict_over_changes",
+        killed_by: "changes/goes_on_behind_the_last",
         file: "balance/cluster.rs",
         find: "last.and_then(place_of).map_or(0, |index| index + 1)",
         replace: "last.and_then(place_of).map_or(0, |_| 0)",

@@ -72,6 +72,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
         54,
         "changes",
+        goes_on_behind_the_last,
+        Events,
+        "a drain, a return and a delete: the rotation goes on behind the server dealt last"
+    ),
+    scenario!(
+        54,
+        "changes",
         strict_over_changes,
         Events,
         "8 clients go on through drains and returns: one rotation from first to last"
@@ -307,6 +314,19 @@ async fn strict_in_each_epoch(w: &mut World) -> Result<()> {
     expect_strict(w, &["A", "C", "D"]).await?;
     change(w, "/update", &format!("{{\"url\": \"{}\", \"weight\": 0}}", d.url())).await?;
     expect_strict(w, &["A", "C"]).await
+}
+
+async fn goes_on_behind_the_last(w: &mut World) -> Result<()> {
+    let [a, _, c] = w.backends(["A", "B", "C"]).await?;
+    w.balance(&API).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "A").await?;
+    change(w, "/drain", &c.url()).await?;
+    w.expect_sequence(&mut client, "BAB").await?;
+    change(w, "/enable", &c.url()).await?;
+    w.expect_sequence(&mut client, "CAB").await?;
+    change(w, "/delete", &a.url()).await?;
+    w.expect_sequence(&mut client, "CBC").await
 }
 
 /// As many connections to each server as there are clients: none is needed later.
