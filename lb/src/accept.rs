@@ -175,6 +175,7 @@ async fn pause_after(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, NotConnected};
     if !matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected) {
         warn!("cannot accept connections: {error}; trying again in {ACCEPT_PAUSE:?}");
+        // Nothing tells when another process gives descriptors or memory back.
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }

@@ -198,6 +198,7 @@ impl<N: Net> Supervisor<N> {
 
     async fn cannot_accept(&self, error: &io::Error) {
         self.shared.note(format_args!("cannot accept: {error}"));
+        // Nothing tells when there are descriptors again.
         tokio::time::sleep(ACCEPT_BACKOFF).await;
     }
 }
