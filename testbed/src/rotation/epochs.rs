@@ -14,7 +14,8 @@
 
 use std::ops::Range;
 
-use super::{Known, Log, NotStrict, Observation};
+use super::walk::{Known, Log};
+use super::{NotStrict, Observation};
 
 /// The time between two changes of who takes part in the rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +144,6 @@ impl Search<'_> {
         if !counts.eq(self.log.counts.iter().copied()) {
             return false;
         }
-        let log = Log { schedule: &picks.servers, ..self.log.clone() };
         let changes = self.changes.iter().zip(&picks.changes);
         let mut known: Vec<Known> = changes
             .flat_map(|(since, &made)| {
@@ -154,7 +154,7 @@ impl Search<'_> {
             })
             .collect();
         known.sort_by_key(|known| known.moment);
-        match log.walk(0, &mut known.into_iter()) {
+        match self.log.over(&picks.servers).walk(0, &mut known.into_iter()) {
             Ok(()) => true,
             Err(reason) => {
                 let closer = |old: &NotStrict| reason.closeness() > old.closeness();
