@@ -34,11 +34,12 @@ pub(crate) fn be() -> Command {
     let program = BUILT.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--package=testbed", "--bin=be"]);
+        build.args(["build", "--quiet", "--bin=be"]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
-        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
+        // Of the whole workspace, for the features that the tests were built with.
+        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
         // What the tests' own cargo has set would make it build all anew.
         build.env_remove("CARGO_MANIFEST_DIR");
         assert!(build.status().unwrap().success(), "be does not compile");

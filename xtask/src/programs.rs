@@ -23,10 +23,12 @@ pub(crate) struct Programs {
 /// They do not compile, or cargo cannot be run.
 pub(crate) fn build(release: bool) -> Result<Programs> {
     let mut command = cargo(&workspace());
-    command.args(["build", "--quiet", "--package=lb", "--package=testbed", "--bins"]);
-    if release {
-        command.arg("--release");
-    }
+    command.args(["build", "--quiet"]).args(match release {
+        true => ["--release", "--package=lb", "--package=testbed", "--bins"].as_slice(),
+        // Of the whole workspace, for the features that xtask was built with:
+        // for those of two packages, each library would compile once more.
+        false => &["--bin=lb", "--bin=be"],
+    });
     let status = command.stdin(Stdio::null()).status().context("cannot run cargo")?;
     if !status.success() {
         bail!("the programs do not compile");
