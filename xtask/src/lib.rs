@@ -6,10 +6,12 @@
 mod bench;
 mod demo;
 mod e2e;
+pub mod fuzz;
 mod mutants;
 mod programs;
 mod scenarios;
 mod sim;
+mod strict;
 
 use std::{process::ExitCode, sync::Arc};
 

@@ -37,6 +37,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use axum::{Extension, Router};
 use tokio::{runtime::Builder, sync::oneshot};
 
 use crate::{
@@ -44,7 +45,7 @@ use crate::{
     control::Control,
     metrics::Metrics,
 };
-use guard::Guard;
+use guard::{Entrance, Guard};
 use listen::{Listeners, SocketFile};
 use live::Live;
 
@@ -136,6 +137,15 @@ pub fn start(api: &Api, control: Arc<Control>, metrics: Metrics) -> Result<Optio
     let (stop, stopped) = oneshot::channel();
     serve(listeners, admin.clone(), stopped)?;
     Ok(Some(Running { admin, addr, socket, _stop: stop }))
+}
+
+/// The admin API for a caller in this process: without a socket, and with leave
+/// for all that the owner of the Unix socket may do.
+pub fn in_process(control: Arc<Control>, metrics: Metrics) -> Router {
+    let guard = Guard { bound: None, hosts: Vec::new(), token: None };
+    let (stopping, live) = (AtomicBool::new(false), Live::default());
+    let admin = Arc::new(Admin { control, metrics, guard, stopping, live });
+    router::router(admin).layer(Extension(Entrance::Unix))
 }
 
 fn refuse(bound: Option<IpAddr>) -> Result<()> {

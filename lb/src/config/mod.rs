@@ -26,7 +26,7 @@ pub use self::{
     address::{Authority, Bind, Listen, parse_host, parse_port},
     api::{Api, ApiPort, DEFAULT_API_PORT, parse_api_host},
     problems::Problems,
-    read::schema,
+    read::{parse, schema},
     values::{
         Invalid, StatusSet, parse_address, parse_bool, parse_count, parse_duration, parse_format,
         parse_health_path, parse_level, parse_name, parse_network, parse_path, parse_size,

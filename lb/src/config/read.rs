@@ -10,6 +10,7 @@ use std::{
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 
 use super::{
+    Config,
     file::{File, Whole},
     problems::{Problem, Problems},
     shape::{At, Shape},
@@ -37,7 +38,7 @@ pub(crate) fn read_from(input: io::Result<impl Read>, source: &str) -> Result<Fi
     let limit = MAX_BYTES as u64 + 1;
     let read = input.and_then(|input| input.take(limit).read_to_end(&mut bytes));
     match read {
-        Ok(_) => parse(&bytes, source),
+        Ok(_) => parse_file(&bytes, source),
         Err(error) => alone(source, Problem::of_file(unreadable(&error))),
     }
 }
@@ -60,7 +61,7 @@ fn unreadable(error: &io::Error) -> String {
 ///
 /// # Errors
 /// There are mistakes in them.
-pub(crate) fn parse(bytes: &[u8], source: &str) -> Result<File, Problems> {
+pub(crate) fn parse_file(bytes: &[u8], source: &str) -> Result<File, Problems> {
     if bytes.len() > MAX_BYTES {
         let what = format!("is larger than {} MiB, too large for a configuration", MAX_BYTES >> 20);
         return alone(source, Problem::of_file(what));
@@ -85,6 +86,14 @@ pub(crate) fn parse(bytes: &[u8], source: &str) -> Result<File, Problems> {
     let mut problems = Problems::of(source);
     let file = Whole::read(&At { node: &root, path: String::new() }, &mut problems);
     problems.or(file.unwrap_or_default())
+}
+
+/// The configuration in `bytes`, which are called `source` in its problems.
+///
+/// # Errors
+/// There are mistakes in them.
+pub fn parse(bytes: &[u8], source: &str) -> Result<Config, Problems> {
+    Ok(parse_file(bytes, source)?.into_config(None))
 }
 
 /// The JSON schema of a configuration file, for editors.

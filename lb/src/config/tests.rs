@@ -3,14 +3,11 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{read::parse, *};
+use super::*;
 
 /// The configuration of `text`, or the lines that tell its mistakes.
 fn load(text: impl AsRef<[u8]>) -> Result<Config, String> {
-    match parse(text.as_ref(), "lb.yaml") {
-        Ok(file) => Ok(file.into_config(None)),
-        Err(problems) => Err(problems.to_string()),
-    }
+    parse(text.as_ref(), "lb.yaml").map_err(|problems| problems.to_string())
 }
 
 #[track_caller]

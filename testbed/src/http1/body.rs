@@ -101,11 +101,11 @@ impl BodyDecoder {
                 Ok(Some(n))
             }
             State::ChunkSize | State::ChunkEnd | State::Trailers => {
-                let Some(text) = line(input)? else {
+                let Some(line) = line(input)? else {
                     return Ok(None);
                 };
-                self.take_line(text)?;
-                Ok(Some(text.len() + 2))
+                self.take_line(&String::from_utf8_lossy(line))?;
+                Ok(Some(line.len() + 2))
             }
         }
     }
@@ -122,6 +122,10 @@ impl BodyDecoder {
             state => {
                 let bad = || Malformed(format!("trailer: got {text:?}, expected name: value"));
                 let (name, value) = text.split_once(':').ok_or_else(bad)?;
+                let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+                if name.is_empty() || !name.bytes().all(token) {
+                    return Err(bad());
+                }
                 self.trailers.0.push((name.into(), value.trim().into()));
                 state
             }
@@ -137,8 +141,9 @@ fn copy(input: &[u8], missing: u64, out: &mut Vec<u8>) -> (usize, u64) {
     (n, missing - n as u64)
 }
 
-/// The first line without its CRLF; none if it is not whole.
-fn line(input: &[u8]) -> Result<Option<&str>, Malformed> {
+/// The first line without its CRLF; none if it is not whole. It may have any
+/// bytes but control characters (RFC 9110 section 5.5).
+fn line(input: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     let Some(end) = input.iter().position(|&b| b == b'\n') else {
         return match input.len() {
             0..MAX_LINE => Ok(None),
@@ -147,7 +152,8 @@ fn line(input: &[u8]) -> Result<Option<&str>, Malformed> {
     };
     let bad = || Malformed(format!("chunk: got {:?}", String::from_utf8_lossy(&input[..end])));
     let text = input[..end].strip_suffix(b"\r").ok_or_else(bad)?;
-    std::str::from_utf8(text).map(Some).map_err(|_| bad())
+    let plain = text.iter().all(|&b| b == b'\t' || !b.is_ascii_control());
+    if plain { Ok(Some(text)) } else { Err(bad()) }
 }
 
 fn chunk_size(text: &str) -> Result<u64, Malformed> {
@@ -182,8 +188,19 @@ mod tests {
 
     #[test]
     fn what_is_not_strictly_chunked_is_rejected() {
-        for bad in ["5\nhello", "+5\r\n", "\r\n", "0x5\r\n", " 5\r\n", "1\r\nab\r\n", "0\r\nT\r\n"]
-        {
+        for bad in [
+            "5\nhello",
+            "+5\r\n",
+            "\r\n",
+            "0x5\r\n",
+            " 5\r\n",
+            "1\r\nab\r\n",
+            "0\r\nT\r\n",
+            "0\r\nT: a\rb\r\n",
+            "5;\0\r\n",
+            "0\r\nT : a\r\n",
+            "0\r\n: a\r\n",
+        ] {
             assert!(decode(bad.as_bytes(), 100).is_err(), "{bad:?}");
         }
         let truncated = decode(b"5\r\nhello\r\n", 100).unwrap();

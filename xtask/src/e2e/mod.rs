@@ -7,7 +7,7 @@ mod clock;
 pub(crate) mod matrix;
 mod report;
 mod runner;
-mod targets;
+pub(crate) mod targets;
 mod world;
 
 use std::{

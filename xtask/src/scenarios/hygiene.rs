@@ -7,16 +7,16 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
-use testbed::{
-    http1::head::RequestHead,
-    log::{Event, EventKind},
-};
+use testbed::log::{Event, EventKind};
 
 use super::{
     raw::{Raw, ask, expect_refusal},
     scenario,
 };
-use crate::e2e::{Scenario, World};
+use crate::{
+    e2e::{Scenario, World},
+    strict,
+};
 
 mod cases;
 
@@ -175,9 +175,9 @@ fn judge(
         _ => ensure!(forwarded.is_empty(), "refused, and forwarded all the same"),
     }
     for head in forwarded {
-        let method_and_target = two_parsers_agree(head)
+        let head = strict::agreed_request(head)
             .with_context(|| format!("forwarded {:?}", String::from_utf8_lossy(head)))?;
-        let (_, got) = method_and_target.split_once(' ').unwrap_or_default();
+        let got = head.target;
         ensure!(got == target, "forwarded a request for {got:?}, expected {target:?}");
     }
     Ok(())
@@ -198,41 +198,4 @@ fn forwarded_head(event: &Event) -> Option<&[u8]> {
         EventKind::Received { head, .. } => Some(head),
         _ => None,
     }
-}
-
-/// That both parsers find the same in `head`; returns method and target.
-fn two_parsers_agree(head: &[u8]) -> Result<String> {
-    let theirs = RequestHead::parse(head)?.context("half a head")?;
-    let (line, fields) = parse_strictly(head)?;
-    ensure!(
-        line == format!("{} {} HTTP/1.{}", theirs.method, theirs.target, theirs.minor_version),
-        "one parser reads {line:?}, the other {:?} {:?}",
-        theirs.method,
-        theirs.target
-    );
-    ensure!(fields == theirs.fields.0, "{fields:?} is not {:?}", theirs.fields.0);
-    ensure!(theirs.fields.all("host").count() == 1, "not one Host: {fields:?}");
-    Ok(format!("{} {}", theirs.method, theirs.target))
-}
-
-type Field = (String, String);
-
-/// RFC 9112 to the letter and nothing that recipients may tolerate: another
-/// parser than the one in `testbed`, on purpose.
-fn parse_strictly(head: &[u8]) -> Result<(String, Vec<Field>)> {
-    let text = std::str::from_utf8(head)?.strip_suffix("\r\n\r\n").context("no end")?;
-    let mut lines = text.split("\r\n");
-    let line = lines.next().unwrap_or_default();
-    ensure!(line.split(' ').count() == 3, "request line {line:?}");
-    ensure!(line.bytes().all(|b| (0x20..0x7f).contains(&b)), "request line {line:?}");
-    let mut fields = Vec::new();
-    for line in lines {
-        let (name, value) = line.split_once(':').with_context(|| format!("line {line:?}"))?;
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-        ensure!(!name.is_empty() && name.bytes().all(token), "name {name:?}");
-        let visible = |b: u8| b == b'\t' || (0x20..0x7f).contains(&b) || b >= 0x80;
-        ensure!(value.bytes().all(visible), "value {value:?}");
-        fields.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
-    }
-    Ok((line.to_owned(), fields))
 }

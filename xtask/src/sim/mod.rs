@@ -10,6 +10,7 @@ mod config;
 mod coverage;
 mod dealing;
 mod draw;
+mod exchange;
 mod health;
 mod host;
 mod judge;
@@ -33,6 +34,11 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
+
+pub(crate) use self::{
+    exchange::{Exchange, Next, Outcome},
+    plan::Plan,
+};
 
 /// Which runs.
 #[derive(Debug, Args)]

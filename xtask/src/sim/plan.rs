@@ -262,8 +262,16 @@ impl Plan {
     pub(crate) fn read(path: &Path) -> Result<Plan> {
         let name = path.display();
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-        let plan: Plan = toml::from_str(&text).with_context(|| name.to_string())?;
-        plan.check().with_context(|| name.to_string())?;
+        Plan::parse(&text).with_context(|| name.to_string())
+    }
+
+    /// What `text` says.
+    ///
+    /// # Errors
+    /// It is no plan.
+    pub(crate) fn parse(text: &str) -> Result<Plan> {
+        let plan: Plan = toml::from_str(text)?;
+        plan.check()?;
         Ok(plan)
     }
 

@@ -106,7 +106,11 @@ impl TargetFile {
         BUILT_IN.iter().map(|text| TargetFile::parse(text)).collect()
     }
 
-    fn parse(text: &str) -> Result<TargetFile> {
+    /// What `text` says.
+    ///
+    /// # Errors
+    /// It is not valid.
+    pub(crate) fn parse(text: &str) -> Result<TargetFile> {
         let mut table: Table = toml::from_str(text)?;
         let file: TargetFile = match table.remove("like") {
             // Mistakes are told with their lines.

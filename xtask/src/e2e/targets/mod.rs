@@ -18,7 +18,7 @@ use minijinja::Environment;
 
 use crate::programs::{self, find};
 pub(crate) use claims::{Bounds, Routing};
-use file::TargetFile;
+pub(crate) use file::TargetFile;
 pub(crate) use observer::Observer;
 pub(crate) use running::Running;
 pub(crate) use setup::Setup;
