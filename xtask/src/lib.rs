@@ -7,6 +7,7 @@ mod bench;
 mod demo;
 mod e2e;
 pub mod fuzz;
+mod hostile;
 mod mutants;
 mod programs;
 mod scenarios;
@@ -35,6 +36,8 @@ enum Task {
     E2e(e2e::Options),
     /// Judge every balancer that is installed, as a page.
     Matrix(e2e::matrix::Options),
+    /// Show what every balancer makes of hostile requests and answers, as a page.
+    Hostile(hostile::Options),
     /// Measure `lb` beside nginx, HAProxy and Caddy, in one run.
     Bench(bench::Options),
     /// Start three sample backends and `lb` in front of them, to play with.
@@ -79,6 +82,9 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::E2e(options) => runtime.block_on(e2e::run(options, scenarios::all())),
         Task::Matrix(options) => runtime.block_on(e2e::matrix::run(options, scenarios::all())),
+        Task::Hostile(options) => {
+            runtime.block_on(hostile::run(options)).map(|()| ExitCode::SUCCESS)
+        }
         Task::Bench(options) => bench::run(&options),
         Task::Demo(options) => runtime.block_on(demo::run(options)),
         Task::Mutants(options) => mutants::run(&options),

@@ -1,12 +1,15 @@
 //! Servers that answer nonsense.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use testbed::{
     client::{Client, ClientError, Reply, Request},
     fault::Fault,
+    http1::{body::BodyDecoder, head::AnswerHead},
 };
 
-use super::{raw::Raw, scenario};
+use super::{Found, raw::Raw, scenario};
 use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -118,6 +121,43 @@ async fn heads(w: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// Tries every such answer on whatever balancer the world has, and says which
+/// came to the client as if nothing were wrong.
+pub(crate) async fn survey(w: &mut World, patience: Duration) -> Result<Vec<Found>> {
+    w.expect_errors();
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    let heads = HEADS.iter().map(|(answer, _)| ("No answer", (*answer).to_owned()));
+    let coded = CODINGS.iter().map(|(coding, body)| {
+        ("Other codings", format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n{body}"))
+    });
+    let chunked = CHUNKS.iter().map(|body| {
+        ("Chunks", format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}"))
+    });
+    let mut found = Vec::new();
+    for (rule, answer) in heads.chain(coded).chain(chunked) {
+        a.set_fault(Fault::RawAnswer(answer.clone().into()));
+        let mut raw = Raw::connect(w).await?;
+        raw.write(
+            "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        )
+        .await?;
+        let got = raw.read_for(patience).await;
+        let wrong = is_whole(got.as_bytes()).then(|| format!("got {got:?}"));
+        found.push(Found { case: format!("{answer:?}"), rule, wrong });
+    }
+    Ok(found)
+}
+
+/// Whether this is an answer that a client takes for a good one.
+fn is_whole(got: &[u8]) -> bool {
+    let Ok(Some(head)) = AnswerHead::parse(got) else { return false };
+    let Ok(framing) = head.framing("POST") else { return false };
+    let mut decoder = BodyDecoder::new(framing);
+    let decoded = decoder.decode(&got[head.len..], &mut Vec::new());
+    head.status < 400 && decoded.is_ok() && (decoder.is_done() || decoder.end().is_ok())
+}
+
 async fn on_a_kept_connection(w: &mut World) -> Result<()> {
     w.expect_errors();
     w.expect_no_change();
@@ -137,24 +177,26 @@ async fn on_a_kept_connection(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9112 §7.1 and §8.
+/// What are no chunks, or not all: RFC 9112 §7.1 and §8.
+const CHUNKS: &[&str] = &[
+    "x\r\nok\r\n0\r\n\r\n",
+    "-2\r\nok\r\n0\r\n\r\n",
+    "2\r\nokay\r\n0\r\n\r\n",
+    "2\r\nok0\r\n\r\n",
+    "2\r\nok\r\n",
+    "2\r\nok\r\n0\r\n",
+    "3\r\nok",
+    "fffffffffffffffff\r\nok\r\n0\r\n\r\n",
+    "\r\n2\r\nok\r\n0\r\n\r\n",
+    "",
+];
+
 async fn chunks(w: &mut World) -> Result<()> {
     w.expect_errors();
     w.expect_no_change();
     let [a] = w.backends(["A"]).await?;
     w.balance(&[]).await?;
-    for body in [
-        "x\r\nok\r\n0\r\n\r\n",
-        "-2\r\nok\r\n0\r\n\r\n",
-        "2\r\nokay\r\n0\r\n\r\n",
-        "2\r\nok0\r\n\r\n",
-        "2\r\nok\r\n",
-        "2\r\nok\r\n0\r\n",
-        "3\r\nok",
-        "fffffffffffffffff\r\nok\r\n0\r\n\r\n",
-        "\r\n2\r\nok\r\n0\r\n\r\n",
-        "",
-    ] {
+    for body in CHUNKS {
         let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
         a.set_fault(Fault::RawAnswer(answer.into()));
         for request in [Request::new("GET", "/"), Request::new("GET", "/").http10()] {
@@ -170,19 +212,21 @@ async fn chunks(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9112 §6.1 and §7.
+/// Transfer codings that `lb` would have to undo: RFC 9112 §6.1 and §7.
+const CODINGS: &[(&str, &str)] = &[
+    ("gzip, chunked", "2\r\nok\r\n0\r\n\r\n"),
+    ("gzip", "ok"),
+    ("chunked, gzip", "2\r\nok\r\n0\r\n\r\n"),
+    ("xchunked", "ok"),
+];
+
 async fn other_codings(w: &mut World) -> Result<()> {
     w.expect_errors();
     w.expect_no_change();
     let [a, _] = w.backends(["A", "B"]).await?;
     w.balance(&[]).await?;
     let mut client = w.client("c")?;
-    for (coding, body) in [
-        ("gzip, chunked", "2\r\nok\r\n0\r\n\r\n"),
-        ("gzip", "ok"),
-        ("chunked, gzip", "2\r\nok\r\n0\r\n\r\n"),
-        ("xchunked", "ok"),
-    ] {
+    for (coding, body) in CODINGS {
         let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n{body}");
         a.set_fault(Fault::RawAnswer(answer.into()));
         let reply = post(&mut client).await?;

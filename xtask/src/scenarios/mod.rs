@@ -6,7 +6,7 @@
 
 mod active_health;
 mod admin;
-mod bad_answers;
+pub(crate) mod bad_answers;
 mod bodies;
 mod changes;
 mod choices;
@@ -14,7 +14,7 @@ mod clients;
 mod failover;
 mod fields;
 mod framing;
-mod hygiene;
+pub(crate) mod hygiene;
 mod keep_alive;
 mod kills;
 mod limits;
@@ -30,6 +30,15 @@ mod upgrades;
 mod weights;
 
 use crate::e2e::Scenario;
+
+/// What became of one hostile case.
+pub(crate) struct Found {
+    pub(crate) case: String,
+    /// What it is about, and the sections that say what may come of it.
+    pub(crate) rule: &'static str,
+    /// Why it is not what is asked of `lb`.
+    pub(crate) wrong: Option<String>,
+}
 
 /// All scenarios, in the order of the catalogue.
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {

@@ -128,6 +128,15 @@ impl Raw {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Everything until the other side closes or `patience` is over, as text.
+    pub(super) async fn read_for(&mut self, patience: Duration) -> String {
+        let mut bytes = Vec::new();
+        // Neither a reset nor the end of patience takes back what was read.
+        let _ = timeout(patience, self.stream.read_to_end(&mut bytes)).await;
+        self.has_read(&bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Exactly so many bytes.
     pub(super) async fn exactly(&mut self, count: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; count];
