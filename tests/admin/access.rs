@@ -75,6 +75,25 @@ fn a_token_is_asked_for_in_constant_words() {
 }
 
 #[test]
+fn no_token_is_in_anything_that_lb_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = token_file(folder.path(), "s3cret\n");
+    let api = start(&["--api-token-file", &file, "--log-level", "trace", "--debug"]);
+    for token in ["s3cret", "gu3ss", "s3cret\u{e9}"] {
+        let fields = format!("Host: localhost\r\nAuthorization: Bearer {token}\r\n");
+        ask_with(api.port, &fields, "POST /add", ADD);
+        for page in ["/", "/servers", "/changes", "/health", "/metrics", "/openapi.json"] {
+            let (status, head, body) = ask_with(api.port, &fields, &format!("GET {page}"), "");
+            assert!(!head.contains("s3cret") && !body.contains("s3cret"), "{page}: {status}");
+        }
+    }
+    api.lb.signal(Signal::TERM);
+    let printed = api.lb.ended().1;
+    assert!(printed.contains("cause=\"admin API\""), "{printed}");
+    assert!(!printed.contains("s3cret") && !printed.contains("gu3ss"), "{printed}");
+}
+
+#[test]
 fn off_loopback_nothing_is_shown_without_the_token() {
     let mut lb = lb_command();
     lb.args(["--port", "0", "--api-port", "0", "--api-bind", "0.0.0.0"])
