@@ -55,7 +55,8 @@ pub fn command() -> ExitCode {
 }
 
 /// The scenarios as tests of `lb`, for `cargo test` and whoever speaks its
-/// language: a trial each, under its full name.
+/// language: a trial each, under its full name, and another one behind `sim/`
+/// for those that are played in virtual time too.
 ///
 /// # Errors
 /// The programs cannot be built.
@@ -69,7 +70,15 @@ pub fn trials() -> Result<Vec<Trial>> {
             judged.map_err(Failed::from)
         })
     };
-    Ok(scenarios::all().map(trial).collect())
+    let simulated = |scenario: &'static Scenario| {
+        let (programs, runtime) = (programs.clone(), runtime.clone());
+        Trial::test(format!("sim/{}", scenario.full_name()), move || {
+            let judged = runtime.block_on(e2e::judge_in_virtual_time(scenario, programs));
+            judged.map_err(Failed::from)
+        })
+    };
+    let virtual_too = scenarios::all().filter(|scenario| scenario.simulated);
+    Ok(scenarios::all().map(trial).chain(virtual_too.map(simulated)).collect())
 }
 
 fn run(task: Task) -> Result<ExitCode> {

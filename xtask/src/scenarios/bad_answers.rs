@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
-    client::{Client, ClientError, Reply, Request},
+    client::{ClientError, Reply, Request},
     fault::Fault,
 };
 
 use super::{raw::Raw, scenario};
-use crate::e2e::{Scenario, World};
+use crate::e2e::{Client, Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(

@@ -66,6 +66,7 @@ impl Host {
 
     /// Makes the calls that follow on this thread this host's.
     fn enter(&self) {
+        self.network.called();
         set_current(self.id);
     }
 
@@ -108,6 +109,11 @@ impl Host {
 }
 
 impl Stream {
+    /// Where this end is.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
     fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         self.host.enter();
         self.socket.poll_peek(cx, &mut ReadBuf::new(buf))

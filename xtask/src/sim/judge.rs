@@ -203,16 +203,23 @@ impl Court<'_> {
 
     /// Contract, table of failover: "within a retry budget (20 % of requests in
     /// flight, at least 3)". A retry is under way at least from its arrival to
-    /// a moment before its end.
+    /// a moment before the head of its answer, or else before its end.
     fn retries_beyond_the_budget(&self) -> Option<String> {
         let margin = round_trip(self.plan) * 2;
         let under_way = |request: &Request| {
-            let fresh = |(_, how, _): &(String, String, Duration)| {
-                was_sent(how) && how != "reused_closed" && how != "bad_answer"
+            // What a kept connection may have been the cause of costs no budget.
+            let costs = |(_, how, _): &&(String, String, Duration)| {
+                how == "closed" || how == "response_timeout"
             };
-            let (_, from, _) = request.reached.get(1)?;
-            let until = request.outcome.as_ref()?.0.checked_sub(margin)?;
-            (request.failed.first().is_some_and(fresh) && *from < until).then_some((*from, until))
+            let (failed_at, _, after) = request.failed.iter().find(costs)?;
+            let failed = (request.sent.0 + *after).saturating_sub(margin);
+            let elsewhere =
+                request.reached.iter().find(|(name, at, _)| *at >= failed && name != failed_at);
+            let (_, from, _) = elsewhere?;
+            let head = request.first_byte.map(|after| request.sent.0 + after);
+            let end = request.outcome.as_ref()?.0;
+            let until = head.unwrap_or(end).min(end).checked_sub(margin)?;
+            (*from < until).then_some((*from, until))
         };
         let retries: Vec<Span> = self.requests.iter().filter_map(under_way).collect();
         let limit = BUDGET.max(self.plan.clients.len() / 5);

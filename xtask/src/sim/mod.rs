@@ -26,13 +26,19 @@ mod swarm;
 mod tests;
 mod truth;
 mod view;
-mod voice;
+pub(crate) mod voice;
+mod watch;
 mod workload;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
+
+pub(crate) use host::{Host, Stream};
+pub(crate) use network::{Link, Network};
+pub(crate) use plan::Plan;
+pub(crate) use watch::{hear_panics, watched};
 
 /// Which runs.
 #[derive(Debug, Args)]

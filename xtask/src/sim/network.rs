@@ -9,7 +9,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(120);
 /// How far a reset is behind what was written before it: a reader that is
 /// awake sees that first.
 const RESET_LAG: Duration = Duration::from_millis(1);
+
+/// How many calls there may be at one moment: a hundred times what a busy one
+/// has. Beyond that time stands still.
+const CALLS_AT_A_MOMENT: u64 = 2_000_000;
 
 /// What a listener does that is not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +75,9 @@ pub(crate) struct Network {
     state: Mutex<State>,
     /// A host may have something to send.
     news: Notify,
+    /// Calls of hosts since time went on.
+    calls: AtomicU64,
+    stands_still: Notify,
 }
 
 struct State {
@@ -129,15 +139,27 @@ impl Network {
             random,
             leaving: Vec::new(),
         };
-        (Arc::new(Network { state: Mutex::new(state), news: Notify::new() }), hosts)
+        let network = Network {
+            state: Mutex::new(state),
+            news: Notify::new(),
+            calls: AtomicU64::new(0),
+            stands_still: Notify::new(),
+        };
+        (Arc::new(network), hosts)
     }
 
     /// Carries packets for ever.
     pub(crate) async fn run(self: Arc<Self>) {
+        let mut last = Instant::now();
         loop {
             let news = self.news.notified();
             tokio::pin!(news);
-            let next = self.state().step(Instant::now());
+            let now = Instant::now();
+            if now > last {
+                last = now;
+                self.calls.store(0, Ordering::Relaxed);
+            }
+            let next = self.state().step(now);
             match next {
                 Some(next) => {
                     tokio::select! {
@@ -154,6 +176,18 @@ impl Network {
     /// A host has done something that may be seen elsewhere.
     pub(crate) fn stir(&self) {
         self.news.notify_one();
+    }
+
+    /// A host is about to do something.
+    pub(crate) fn called(&self) {
+        if self.calls.fetch_add(1, Ordering::Relaxed) == CALLS_AT_A_MOMENT {
+            self.stands_still.notify_one();
+        }
+    }
+
+    /// Resolves when hosts are so busy that time does not go on any more.
+    pub(crate) async fn stands_still(&self) {
+        self.stands_still.notified().await;
     }
 
     /// Changes the link from one host to another.

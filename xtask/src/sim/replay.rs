@@ -1,26 +1,24 @@
 //! One plan from a file.
 
 use std::{
+    fs,
     path::Path,
-    process::ExitCode,
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
+    process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::{
     judge::judge,
     plan::Plan,
     run::{Run, run},
+    watch::watched,
 };
 
-/// How long a run may take in real time: a hundred times what it needs.
-const WATCHDOG: Duration = Duration::from_secs(120);
-
-/// How the violation of a run begins that takes longer.
-const HANGS: &str = "it does not end";
+/// How much time of a processor a run may take: twenty times what the longest
+/// needs.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// How many violations are printed.
 const SHOWN: usize = 20;
@@ -28,29 +26,26 @@ const SHOWN: usize = 20;
 /// Carries out a plan on a thread of its own, and judges it.
 ///
 /// # Errors
-/// It cannot be carried out, it panics, or it does not end: then its thread is
-/// left behind.
+/// It cannot be carried out, it panics, or it does not end: see [`watched`].
 pub(crate) fn verdict(plan: &Plan) -> Result<(Run, Vec<String>)> {
     let plan = plan.clone();
-    let (done, outcome) = mpsc::channel();
-    let name = format!("seed-{}", plan.seed);
-    thread::Builder::new().name(name).spawn(move || {
-        let judged = run(&plan).map(|run| {
-            let wrong = judge(&plan, &run);
-            (run, wrong)
-        });
-        let _ = done.send(judged);
-    })?;
-    match outcome.recv_timeout(WATCHDOG) {
-        Ok(judged) => judged,
-        Err(RecvTimeoutError::Disconnected) => bail!("it panicked"),
-        Err(RecvTimeoutError::Timeout) => bail!("{HANGS} within {WATCHDOG:?} of real time"),
-    }
+    watched(&format!("seed-{}", plan.seed), LIMIT, move || {
+        let run = run(&plan)?;
+        let wrong = judge(&plan, &run);
+        Ok((run, wrong))
+    })
 }
 
-/// Whether a violation is that the run does not end.
-pub(super) fn hangs(wrong: &[String]) -> bool {
-    wrong.iter().any(|what| what.starts_with(HANGS))
+/// Whether a plan fails, tried in a process of its own: with it ends a thread
+/// that nothing else can end.
+pub(super) fn fails_elsewhere(plan: &Plan) -> Result<bool> {
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(&file, plan.to_text()?)?;
+    let mut replay = Command::new(std::env::current_exe()?);
+    replay.args(["sim", "--replay"]).arg(file.path());
+    let status =
+        replay.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    Ok(status.code() == Some(1))
 }
 
 /// What is wrong with a plan, if anything.

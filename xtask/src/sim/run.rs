@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lb::{
     access_log::{AccessLog, Format},
     control::Control,
@@ -40,6 +40,7 @@ use super::{
     plan::{Plan, millis},
     random::{Stream, stream},
     voice,
+    watch::hear_panics,
     workload::{self, Asker},
 };
 
@@ -49,6 +50,10 @@ pub(crate) const LB: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 /// How long connections that nobody uses are left to be closed: `lb` keeps
 /// them for 4 s, and looks once a second.
 const IDLE: Duration = Duration::from_secs(6);
+
+/// How long healing and the end may take: more than all that has a limit of
+/// its own.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How many requests each client sends at the end.
 pub(crate) const LAST_REQUESTS: usize = 10;
@@ -92,7 +97,17 @@ pub(crate) fn run(plan: &Plan) -> Result<Run> {
         .start_paused(true)
         .build_local(LocalOptions::default())
         .context("cannot start a runtime")?;
-    runtime.block_on(World { plan, network: network.clone(), hosts, addresses }.run())
+    let world = World { plan, network: network.clone(), hosts, addresses };
+    let limit = millis(plan.faults_ms) + PATIENCE;
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = network.stands_still() => bail!("it never ends: time stands still"),
+            ran = timeout(limit, world.run()) => {
+                ran.with_context(|| format!("it does not end within {limit:?}"))?
+            }
+        }
+    })
 }
 
 /// `lb`, then servers, then clients.
@@ -116,6 +131,7 @@ impl World<'_> {
         let began = Instant::now();
         let log = EventLog::new();
         let _voice = voice::listen(&log);
+        hear_panics(&log);
         spawn_local(self.network.clone().run());
         let backends = self.backends(&log).await?;
         let output = Output::in_memory();

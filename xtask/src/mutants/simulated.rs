@@ -1,0 +1,142 @@
+//! `cargo xtask mutants --sim`: does the simulation find what is wrong?
+//!
+//! Owns which mutants live in code that the simulation runs, and those that
+//! nothing else is likely to meet. Each is built into `xtask` itself, whose seeds
+//! must find it and shrink it to a plan that a person can read.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    Copy, Options,
+    catalogue::{MUTANTS, Mutant},
+};
+use crate::{programs::target_folder, sim::Plan};
+
+/// Of the catalogue.
+const COMMON: &[&str] = &[
+    "skips_a_place",
+    "begins_anew",
+    "retry_takes_a_turn",
+    "picks_then_skips",
+    "ignores_weights",
+    "leaks_in_flight",
+    "ignores_fall",
+    "ignores_rise",
+    "never_returns",
+    "any_status_is_healthy",
+    "no_failover",
+    "replays_a_post",
+    "ignores_the_budget",
+    "one_try_more",
+    "hides_truncation",
+    "drains_nobody",
+    "does_not_wait_for_the_drained",
+];
+
+/// What takes a rare coincidence.
+const SUBTLE: &[Mutant] = &[
+    Mutant {
+        name: "loses_a_wake_up",
+        what: "nobody is told that a removed server has nothing in flight any more",
+        killed_by: "sim",
+        file: "upstream/departure.rs",
+        find: "if self.awaited.load(SeqCst) {",
+        replace: "if false {",
+    },
+    Mutant {
+        name: "stale_snapshot",
+        what: "after a reload workers deal by the snapshot from before it",
+        killed_by: "sim",
+        file: "cluster.rs",
+        find: "        self.published.store(core.snapshot().clone());\n        let period",
+        replace: "        let period",
+    },
+    Mutant {
+        name: "evidence_out_of_date",
+        what: "what began before a change of state counts after it",
+        killed_by: "sim",
+        file: "balance/cluster.rs",
+        find: "if entry.health.epoch() != epoch {",
+        replace: "if false {",
+    },
+    Mutant {
+        name: "probe_of_the_removed",
+        what: "a probe of a server that was removed counts for the one in its stead",
+        killed_by: "sim",
+        file: "cluster.rs",
+        find: "        if let Some(transition) = core.handle_probe(id, epoch, passed) {",
+        replace: "        let heir = core.states().find(|s| s.server.authority == upstream.authority);\n        let heir = heir.map_or(id, |state| state.id);\n        let now = core.state(heir).map_or(epoch, |(_, _, now)| now);\n        let (id, epoch) = if heir == id { (id, epoch) } else { (heir, now) };\n        if let Some(transition) = core.handle_probe(id, epoch, passed) {",
+    },
+    Mutant {
+        name: "connection_from_before",
+        what: "a connection from before a server's restart is used again",
+        killed_by: "sim",
+        file: "upstream/pool.rs",
+        find: "connection.epoch < epoch || ",
+        replace: "",
+    },
+];
+
+/// All of them.
+pub(super) fn mutants() -> impl Iterator<Item = &'static Mutant> {
+    MUTANTS.iter().filter(|mutant| COMMON.contains(&mutant.name)).chain(SUBTLE)
+}
+
+/// A plan that shows a mutant.
+struct Found {
+    seed: u64,
+    operations: usize,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A mutant does not apply or compile, or the simulation itself fails.
+pub(super) fn run(options: &Options) -> Result<ExitCode> {
+    let chosen: Vec<_> = mutants().filter(|one| one.name.contains(&options.filter)).collect();
+    if options.list {
+        chosen.iter().for_each(|mutant| println!("{:<30} {}", mutant.name, mutant.what));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let copy = Copy::make()?;
+    let mut missed = 0;
+    for mutant in &chosen {
+        let save = target_folder().join("mutants/plans").join(mutant.name);
+        let found = copy.with(mutant, "xtask", |xtask| search(xtask, options.seeds, &save))?;
+        match found {
+            Some(Found { seed, operations }) => println!(
+                "{:<30} found at seed {seed}, in run {seed}; operations left: {operations}",
+                mutant.name
+            ),
+            None => {
+                missed += 1;
+                println!("{:<30} NOT FOUND within {} seeds", mutant.name, options.seeds);
+            }
+        }
+    }
+    println!("{} passed, {missed} failed", chosen.len() - missed);
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs seeds from 1 on, until one fails.
+fn search(xtask: &Path, seeds: u64, save: &Path) -> Result<Option<Found>> {
+    if save.exists() {
+        fs::remove_dir_all(save)?;
+    }
+    let mut sim = Command::new(xtask);
+    sim.args(["sim", "--first", "--seeds", &seeds.to_string(), "--save"]).arg(save);
+    match sim.stdin(Stdio::null()).stdout(Stdio::null()).status()?.code() {
+        Some(0) => return Ok(None),
+        Some(1) => {}
+        code => bail!("the simulation ended with {code:?}"),
+    }
+    let file = save.read_dir()?.next().context("no plan was saved")??.path();
+    let plan = Plan::read(&file)?;
+    Ok(Some(Found { seed: plan.seed, operations: plan.operations.len() }))
+}
