@@ -56,10 +56,11 @@ pub fn command() -> ExitCode {
 
 /// The scenarios as tests of `lb`, for `cargo test` and whoever speaks its
 /// language: a trial each, under its full name, and another one behind `sim/`
-/// for those that are played in virtual time too.
+/// for those that are played in virtual time too. Behind `plans/` are the plans
+/// that are kept, on real sockets.
 ///
 /// # Errors
-/// The programs cannot be built.
+/// The programs cannot be built, or a plan cannot be read.
 pub fn trials() -> Result<Vec<Trial>> {
     let programs = programs::build(false)?;
     let runtime = Arc::new(tokio::runtime::Runtime::new()?);
@@ -78,7 +79,15 @@ pub fn trials() -> Result<Vec<Trial>> {
         })
     };
     let virtual_too = scenarios::all().filter(|scenario| scenario.simulated);
-    Ok(scenarios::all().map(trial).chain(virtual_too.map(simulated)).collect())
+    let on_sockets = |(name, plan): (String, sim::Plan)| {
+        let lb = programs.lb.clone();
+        Trial::test(format!("plans/{name}"), move || {
+            sim::replay_locally(&plan, &lb).map_err(Failed::from)
+        })
+    };
+    let plans = sim::kept_plans()?.into_iter().map(on_sockets);
+    let scenarios = scenarios::all().map(trial).chain(virtual_too.map(simulated));
+    Ok(scenarios.chain(plans).collect())
 }
 
 fn run(task: Task) -> Result<ExitCode> {

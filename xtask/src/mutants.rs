@@ -54,11 +54,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let copy = Copy::make()?;
-    let original = copy.build("lb").context("the unchanged sources")?;
+    let original = copy.build(&["lb"]).context("the unchanged sources")?.join("lb");
     ensure!(passes(&original, &chosen)?, "the scenarios fail without a mutant");
     let mut survivors = 0;
     for mutant in &chosen {
-        let killed = copy.with(mutant, "lb", |lb| Ok(!passes(lb, &[mutant])?))?;
+        let killed =
+            copy.with(mutant, &["lb"], |built| Ok(!passes(&built.join("lb"), &[mutant])?))?;
         survivors += usize::from(!killed);
         let verdict = if killed { "killed by" } else { "SURVIVES" };
         println!("{:<28} {verdict} {}", mutant.name, mutant.killed_by);
@@ -107,32 +108,33 @@ impl Copy {
         Ok(Copy(folder))
     }
 
-    /// Builds this program.
-    fn build(&self, program: &str) -> Result<PathBuf> {
+    /// Builds these programs, and returns the folder where they are.
+    fn build(&self, programs: &[&str]) -> Result<PathBuf> {
         let target = self.0.join("target");
         let mut build = cargo(&self.0.join("workspace"));
-        build.args(["build", "--quiet", "--package", program, "--bin", program]);
-        build.arg("--target-dir").arg(&target);
+        build.args(["build", "--quiet", "--target-dir"]).arg(&target);
+        build.args(programs.iter().flat_map(|name| ["--package", name, "--bin", name]));
         // Built often and run once: the time goes into the compiler.
         build.args(["--config", "profile.dev.package.lb.opt-level=0"]);
         build.args(["--config", "profile.dev.debug=false"]);
         build.env("RUSTFLAGS", "-Awarnings").stdin(Stdio::null());
         ensure!(build.status()?.success(), "it does not compile");
-        Ok(target.join("debug").join(program))
+        Ok(target.join("debug"))
     }
 
-    /// Calls `judge` with this program, `lb` in it broken by `mutant`, and mends
-    /// it again.
+    /// Calls `judge` with the folder of these programs, `lb` in them broken by
+    /// `mutant`, and mends it again.
     fn with<T>(
         &self,
         mutant: &Mutant,
-        program: &str,
+        programs: &[&str],
         judge: impl FnOnce(&Path) -> Result<T>,
     ) -> Result<T> {
         let file = self.0.join("workspace/lb/src").join(mutant.file);
         let sound = fs::read_to_string(&file)?;
         fs::write(&file, mutant.apply(&sound)?)?;
-        let judged = self.build(program).with_context(|| mutant.name).and_then(|lb| judge(&lb));
+        let built = self.build(programs).with_context(|| mutant.name);
+        let judged = built.and_then(|built| judge(&built));
         fs::write(&file, sound)?;
         judged
     }

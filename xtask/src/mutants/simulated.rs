@@ -85,13 +85,15 @@ const SUBTLE: &[Mutant] = &[
 
 /// All of them.
 pub(super) fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    MUTANTS.iter().filter(|mutant| COMMON.contains(&mutant.name)).chain(SUBTLE)
+    SUBTLE.iter().chain(MUTANTS.iter().filter(|mutant| COMMON.contains(&mutant.name)))
 }
 
 /// A plan that shows a mutant.
 struct Found {
     seed: u64,
     operations: usize,
+    /// Whether it shows it on real sockets too.
+    locally: bool,
 }
 
 /// Runs the command.
@@ -108,15 +110,21 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let mut missed = 0;
     for mutant in &chosen {
         let save = target_folder().join("mutants/plans").join(mutant.name);
-        let found = copy.with(mutant, "xtask", |xtask| search(xtask, options.seeds, &save))?;
+        let found = copy.with(mutant, &["xtask", "lb"], |built| {
+            search(built, options.seeds, &save).with_context(|| mutant.name)
+        })?;
+        let name = mutant.name;
         match found {
-            Some(Found { seed, operations }) => println!(
-                "{:<30} found at seed {seed}, in run {seed}; operations left: {operations}",
-                mutant.name
-            ),
+            Some(Found { seed, operations, locally }) => {
+                let local = if locally { "fails" } else { "passes" };
+                println!(
+                    "{name:<30} found in run {seed} (seed {seed}), {operations} operations left, \
+                     {local} on real sockets"
+                );
+            }
             None => {
                 missed += 1;
-                println!("{:<30} NOT FOUND within {} seeds", mutant.name, options.seeds);
+                println!("{name:<30} NOT FOUND within {} seeds", options.seeds);
             }
         }
     }
@@ -124,19 +132,29 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs seeds from 1 on, until one fails.
-fn search(xtask: &Path, seeds: u64, save: &Path) -> Result<Option<Found>> {
+/// Runs seeds from 1 on, until one fails; and its plan on real sockets.
+fn search(built: &Path, seeds: u64, save: &Path) -> Result<Option<Found>> {
     if save.exists() {
         fs::remove_dir_all(save)?;
     }
-    let mut sim = Command::new(xtask);
+    let mut sim = Command::new(built.join("xtask"));
     sim.args(["sim", "--first", "--seeds", &seeds.to_string(), "--save"]).arg(save);
-    match sim.stdin(Stdio::null()).stdout(Stdio::null()).status()?.code() {
-        Some(0) => return Ok(None),
-        Some(1) => {}
-        code => bail!("the simulation ended with {code:?}"),
+    if !fails(&mut sim)? {
+        return Ok(None);
     }
     let file = save.read_dir()?.next().context("no plan was saved")??.path();
     let plan = Plan::read(&file)?;
-    Ok(Some(Found { seed: plan.seed, operations: plan.operations.len() }))
+    let mut local = Command::new(built.join("xtask"));
+    local.args(["sim", "--world", "local", "--lb"]).arg(built.join("lb"));
+    let locally = fails(local.arg("--replay").arg(&file))?;
+    Ok(Some(Found { seed: plan.seed, operations: plan.operations.len(), locally }))
+}
+
+/// Whether a run of the simulation ends with failures.
+fn fails(sim: &mut Command) -> Result<bool> {
+    match sim.stdin(Stdio::null()).stdout(Stdio::null()).status()?.code() {
+        Some(0) => Ok(false),
+        Some(1) => Ok(true),
+        code => bail!("the simulation ended with {code:?}"),
+    }
 }

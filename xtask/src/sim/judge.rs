@@ -32,10 +32,22 @@ const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
 /// For how long a kept connection may have lain idle, and a bit.
 const KEPT: Duration = Duration::from_secs(6);
 
+/// What is judged.
+#[derive(Clone, Copy)]
+pub(crate) struct Case<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) run: &'a Run,
+    /// How it really was.
+    pub(crate) truth: &'a Truth,
+    /// All of them, in the order in which they were sent.
+    pub(crate) requests: &'a [Request],
+}
+
 /// All that was wrong, a sentence each.
 pub(crate) fn judge(plan: &Plan, run: &Run) -> Vec<String> {
     let requests = collect(&run.events, &run.access);
     let truth = Truth::of(plan, run);
+    let case = Case { plan, run, truth: &truth, requests: &requests };
     let mut wrong = Vec::new();
     if let Err(violations) = ledger::check(&run.events) {
         wrong.extend(violations.0.iter().map(|violation| format!("ledger: {violation}")));
@@ -47,8 +59,8 @@ pub(crate) fn judge(plan: &Plan, run: &Run) -> Vec<String> {
         wrong.extend(court.unfounded(request).map(|what| request.accuse(&what)));
     }
     wrong.extend(court.retries_beyond_the_budget());
-    health::check(plan, run, &truth, &requests, &mut wrong);
-    dealing::check(plan, run, &truth, &requests, &mut wrong);
+    health::check(case, &mut wrong);
+    dealing::check(case, &mut wrong);
     wrong.extend(run.left.iter().map(|what| format!("left at the end: {what}")));
     wrong.extend(run.events.iter().filter_map(|event| match &event.kind {
         EventKind::Output { line, .. } if line.starts_with("ERROR") => Some(format!("lb: {line}")),

@@ -10,11 +10,14 @@ use std::{
 use anyhow::Result;
 
 use super::{
+    Options, Where,
     judge::judge,
-    plan::Plan,
+    local,
+    plan::{Operation, Plan},
     run::{Run, run},
     watch::watched,
 };
+use crate::programs;
 
 /// How much time of a processor a run may take: twenty times what the longest
 /// needs.
@@ -56,8 +59,38 @@ pub(crate) fn violations(plan: &Plan) -> Vec<String> {
     }
 }
 
+/// The plans that are kept and that real sockets can play as they are, by name.
+///
+/// # Errors
+/// One cannot be read.
+pub(crate) fn kept_plans() -> Result<Vec<(String, Plan)>> {
+    let mut plans = Vec::new();
+    for entry in programs::workspace().join("tests/plans").read_dir()? {
+        let path = entry?.path();
+        let (plan, left_out) = local::playable(&Plan::read(&path)?);
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if left_out.is_empty() {
+            plans.push((name, plan));
+        }
+    }
+    plans.sort_by(|(first, _), (second, _)| first.cmp(second));
+    Ok(plans)
+}
+
+/// Plays one of them by this program.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn replay_locally(plan: &Plan, lb: &Path) -> Result<(), String> {
+    match local::verdict(plan, lb) {
+        Ok((_, wrong)) if wrong.is_empty() => Ok(()),
+        Ok((_, wrong)) => Err(wrong.join("\n")),
+        Err(error) => Err(format!("{error:#}")),
+    }
+}
+
 /// `--replay`.
-pub(super) fn run_command(file: &Path, log: bool) -> Result<ExitCode> {
+pub(super) fn run_command(file: &Path, options: &Options) -> Result<ExitCode> {
     let plan = match Plan::read(file) {
         Ok(plan) => plan,
         Err(error) => {
@@ -65,9 +98,23 @@ pub(super) fn run_command(file: &Path, log: bool) -> Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let wrong = match verdict(&plan) {
+    let judged = match options.world {
+        Where::Sim => verdict(&plan),
+        Where::Local => {
+            let lb = match &options.lb {
+                Some(lb) => lb.clone(),
+                None => programs::build(false)?.lb,
+            };
+            let (plan, left_out) = local::playable(&plan);
+            for Operation { at_ms, what, .. } in left_out {
+                println!("left out, as real sockets cannot do it: at {at_ms} ms {what:?}");
+            }
+            local::verdict(&plan, &lb)
+        }
+    };
+    let wrong = match judged {
         Ok((run, wrong)) => {
-            if log {
+            if options.log {
                 run.events.iter().for_each(|event| println!("{event}"));
                 print!("{}", run.access);
             }

@@ -94,3 +94,50 @@ pub(crate) fn hear_panics(log: &EventLog) {
     });
     HEARER.set(Some(log.clone()));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_never_waits_is_given_up_and_what_only_waits_is_not() {
+        let limit = Duration::from_millis(500);
+        let over = Arc::new(AtomicBool::new(false));
+        let until = over.clone();
+        let spun = watched("spins", limit, move || {
+            while !until.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+            Ok(())
+        });
+        over.store(true, Ordering::Relaxed);
+        assert!(spins(&[spun.unwrap_err().to_string()]));
+        let (never, waits) = mpsc::channel::<()>();
+        let waited = watched("waits", limit, move || {
+            let _ = waits.recv_timeout(limit * 3);
+            drop(never);
+            Ok(7)
+        });
+        assert_eq!(waited.unwrap(), 7);
+    }
+
+    #[test]
+    fn a_panic_of_a_task_is_heard() {
+        let heard = watched("panics", Duration::from_secs(5), || {
+            let log = EventLog::new();
+            hear_panics(&log);
+            let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+            let ended =
+                runtime.block_on(async { tokio::spawn(async { panic!("on purpose") }).await });
+            assert!(ended.is_err());
+            Ok(log.panics())
+        });
+        let heard = heard.unwrap();
+        assert!(heard.len() == 1 && heard[0].contains("on purpose"), "{heard:?}");
+    }
+}
