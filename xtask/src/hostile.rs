@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::{
-    e2e::{Clock, World, targets::Target},
+    e2e::{Clock, Place, World, targets::Target},
     programs,
     scenarios::{Found, bad_answers, hygiene},
 };
@@ -34,18 +34,19 @@ pub(crate) struct Options {
 /// A target does not exist or does not start.
 pub(crate) async fn run(options: Options) -> Result<()> {
     let programs = programs::build(false)?;
-    let mut targets = vec![("lb".to_owned(), None)];
+    let mut targets = vec![("lb".to_owned(), Place::Local)];
     for name in &options.target {
         match Target::load(name)? {
-            Ok(target) => targets
-                .push((format!("{} {}", target.name(), target.version), Some(Arc::new(target)))),
+            Ok(target) => targets.push((
+                format!("{} {}", target.name(), target.version),
+                Place::Target(Arc::new(target)),
+            )),
             Err(reason) => eprintln!("left out: {reason}"),
         }
     }
     let mut columns = Vec::new();
-    for (name, target) in targets {
-        let world =
-            || World::new("hostile".into(), Clock::Events, programs.clone(), target.clone());
+    for (name, place) in targets {
+        let world = || World::new("hostile".into(), Clock::Events, programs.clone(), place.clone());
         let (mut before, mut behind) = (world(), world());
         let requests = hygiene::survey(&mut before, PATIENCE).await;
         let answers = bad_answers::survey(&mut behind, PATIENCE).await;

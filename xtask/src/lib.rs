@@ -60,10 +60,12 @@ pub fn command() -> ExitCode {
 }
 
 /// The scenarios as tests of `lb`, for `cargo test` and whoever speaks its
-/// language: a trial each, under its full name.
+/// language: a trial each, under its full name, and another one behind `sim/`
+/// for those that are played in virtual time too. Behind `plans/` are the plans
+/// that are kept, on real sockets.
 ///
 /// # Errors
-/// The programs cannot be built.
+/// The programs cannot be built, or a plan cannot be read.
 pub fn trials() -> Result<Vec<Trial>> {
     let programs = programs::build(false)?;
     let runtime = Arc::new(tokio::runtime::Runtime::new()?);
@@ -74,7 +76,23 @@ pub fn trials() -> Result<Vec<Trial>> {
             judged.map_err(Failed::from)
         })
     };
-    Ok(scenarios::all().map(trial).collect())
+    let simulated = |scenario: &'static Scenario| {
+        let (programs, runtime) = (programs.clone(), runtime.clone());
+        Trial::test(format!("sim/{}", scenario.full_name()), move || {
+            let judged = runtime.block_on(e2e::judge_in_virtual_time(scenario, programs));
+            judged.map_err(Failed::from)
+        })
+    };
+    let virtual_too = scenarios::all().filter(|scenario| scenario.simulated);
+    let on_sockets = |(name, plan): (String, sim::Plan)| {
+        let lb = programs.lb.clone();
+        Trial::test(format!("plans/{name}"), move || {
+            sim::replay_locally(&plan, &lb).map_err(Failed::from)
+        })
+    };
+    let plans = sim::kept_plans()?.into_iter().map(on_sockets);
+    let scenarios = scenarios::all().map(trial).chain(virtual_too.map(simulated));
+    Ok(scenarios.chain(plans).collect())
 }
 
 fn run(task: Task) -> Result<ExitCode> {

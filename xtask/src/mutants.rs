@@ -2,9 +2,11 @@
 //!
 //! Each mutant is one small wrong change of `lb`. It is applied to a copy of
 //! the sources, built, and must fail the scenario that is named beside it,
-//! which the unchanged sources pass.
+//! which the unchanged sources pass. With `--sim` it is the simulation that must
+//! find it: see [`simulated`].
 
 mod catalogue;
+mod simulated;
 
 use std::{
     fs,
@@ -27,6 +29,12 @@ pub(crate) struct Options {
     /// Only mutants whose name contains this text.
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
+    /// Those that the simulation must find, and how soon it does.
+    #[arg(long)]
+    sim: bool,
+    /// Within how many seeds.
+    #[arg(long, value_name = "N", default_value_t = 500, requires = "sim", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
 }
 
 /// Runs the command.
@@ -34,6 +42,9 @@ pub(crate) struct Options {
 /// # Errors
 /// A mutant does not apply or compile, or the unchanged sources fail.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if options.sim {
+        return simulated::run(options);
+    }
     let chosen: Vec<&Mutant> =
         MUTANTS.iter().filter(|mutant| mutant.name.contains(&options.filter)).collect();
     if options.list {
@@ -43,11 +54,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let copy = Copy::make()?;
-    let original = copy.build().context("the unchanged sources")?;
+    let original = copy.build(&["lb"]).context("the unchanged sources")?.join("lb");
     ensure!(passes(&original, &chosen)?, "the scenarios fail without a mutant");
     let mut survivors = 0;
     for mutant in &chosen {
-        let killed = copy.with(mutant, |lb| Ok(!passes(lb, &[mutant])?))?;
+        let killed =
+            copy.with(mutant, &["lb"], |built| Ok(!passes(&built.join("lb"), &[mutant])?))?;
         survivors += usize::from(!killed);
         let verdict = if killed { "killed by" } else { "SURVIVES" };
         println!("{:<28} {verdict} {}", mutant.name, mutant.killed_by);
@@ -96,24 +108,33 @@ impl Copy {
         Ok(Copy(folder))
     }
 
-    fn build(&self) -> Result<PathBuf> {
+    /// Builds these programs, and returns the folder where they are.
+    fn build(&self, programs: &[&str]) -> Result<PathBuf> {
         let target = self.0.join("target");
         let mut build = cargo(&self.0.join("workspace"));
-        build.args(["build", "--quiet", "--package=lb", "--bin=lb", "--target-dir"]).arg(&target);
+        build.args(["build", "--quiet", "--target-dir"]).arg(&target);
+        build.args(programs.iter().flat_map(|name| ["--package", name, "--bin", name]));
         // Built often and run once: the time goes into the compiler.
         build.args(["--config", "profile.dev.package.lb.opt-level=0"]);
         build.args(["--config", "profile.dev.debug=false"]);
         build.env("RUSTFLAGS", "-Awarnings").stdin(Stdio::null());
         ensure!(build.status()?.success(), "it does not compile");
-        Ok(target.join("debug").join("lb"))
+        Ok(target.join("debug"))
     }
 
-    /// Calls `judge` with `lb` broken by `mutant`, and mends it again.
-    fn with<T>(&self, mutant: &Mutant, judge: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    /// Calls `judge` with the folder of these programs, `lb` in them broken by
+    /// `mutant`, and mends it again.
+    fn with<T>(
+        &self,
+        mutant: &Mutant,
+        programs: &[&str],
+        judge: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<T> {
         let file = self.0.join("workspace/lb/src").join(mutant.file);
         let sound = fs::read_to_string(&file)?;
         fs::write(&file, mutant.apply(&sound)?)?;
-        let judged = self.build().with_context(|| mutant.name).and_then(|lb| judge(&lb));
+        let built = self.build(programs).with_context(|| mutant.name);
+        let judged = built.and_then(|built| judge(&built));
         fs::write(&file, sound)?;
         judged
     }
@@ -143,6 +164,10 @@ mod tests {
             let file = workspace().join("lb/src").join(mutant.file);
             mutant.apply(&fs::read_to_string(file).unwrap()).unwrap();
             assert!(names.iter().any(|name| name == mutant.killed_by), "{}", mutant.killed_by);
+        }
+        for mutant in simulated::mutants() {
+            let file = workspace().join("lb/src").join(mutant.file);
+            mutant.apply(&fs::read_to_string(file).unwrap()).unwrap();
         }
     }
 }

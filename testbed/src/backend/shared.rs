@@ -8,11 +8,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::watch;
-
 use crate::fault::{Fault, Health};
 use crate::log::{EventKind, EventLog};
-use crate::sync::lock;
+use crate::sync::{Board, lock};
 
 /// One backend's settings and counters.
 #[derive(Debug)]
@@ -25,7 +23,7 @@ pub(crate) struct Shared {
     faults: Mutex<Faults>,
     health: Mutex<Health>,
     /// Counts the calls of `release`.
-    releases: watch::Sender<u64>,
+    releases: Arc<Board<u64>>,
     parked: Arc<AtomicUsize>,
     panics: Mutex<Vec<String>>,
 }
@@ -42,7 +40,7 @@ pub(crate) struct Faults {
 /// Lets its holder wait for the first release after it was drawn.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    releases: watch::Receiver<u64>,
+    releases: Arc<Board<u64>>,
     drawn_at: u64,
     /// While it exists, its holder is counted as parked.
     _counted: Option<Counted>,
@@ -60,7 +58,7 @@ impl Shared {
             body,
             faults: Mutex::default(),
             health: Mutex::default(),
-            releases: watch::Sender::new(0),
+            releases: Arc::default(),
             parked: Arc::default(),
             panics: Mutex::default(),
         }
@@ -116,7 +114,7 @@ impl Shared {
 
     /// Lets go whoever drew a ticket before.
     pub(crate) fn release(&self) {
-        self.releases.send_modify(|n| *n += 1);
+        self.releases.change(|n| *n += 1);
     }
 
     pub(crate) fn parked(&self) -> usize {
@@ -136,8 +134,8 @@ impl Shared {
     }
 
     fn draw(&self, counted: Option<Counted>) -> Ticket {
-        let releases = self.releases.subscribe();
-        let drawn_at = *releases.borrow();
+        let releases = Arc::clone(&self.releases);
+        let drawn_at = releases.get();
         Ticket { releases, drawn_at, _counted: counted }
     }
 
@@ -188,11 +186,7 @@ impl Faults {
 impl Ticket {
     /// Waits for the first release since the ticket was drawn.
     pub(crate) async fn released(&mut self) {
-        let drawn_at = self.drawn_at;
-        if self.releases.wait_for(|n| *n > drawn_at).await.is_err() {
-            // The backend is gone, and this task is about to be.
-            std::future::pending::<()>().await;
-        }
+        self.releases.until(|n| *n > self.drawn_at).await;
     }
 
     /// From now on the ticket waits for one release more, even if that has come

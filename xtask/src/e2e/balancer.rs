@@ -9,7 +9,10 @@ use std::{
 
 use crate::programs;
 
-use super::targets::{Bounds, Observer, Running, Target, Unsupported};
+use super::{
+    simulated::{self, Site},
+    targets::{Bounds, Observer, Running, Target, Unsupported},
+};
 use anyhow::{Context, Result, bail, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use testbed::{
@@ -47,6 +50,8 @@ enum Kind {
         process: Box<Process>,
         ended: bool,
     },
+    /// Ours, in this process.
+    Simulated { process: simulated::Process, ended: bool },
     /// Somebody else's, which is asked.
     Foreign(Box<(Running, Observer)>),
 }
@@ -101,17 +106,27 @@ impl Balancer {
         let mark = log.len();
         let process = Process::spawn(command, name, log)
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let ready = |line: &str| line.starts_with("ready ") || line.starts_with("error: ");
-        let event = log.wait_from(mark, "the balancer to be ready", printed(name, ready)).await?;
-        let line = event.kind.to_string();
-        let address = |key| -> Option<SocketAddr> {
-            line.split_once(key)?.1.split(['"', ' ']).next()?.parse().ok()
-        };
-        let Some(addr) = address("ready proxy=") else {
-            bail!("the balancer did not start: {line}");
-        };
-        let process = Box::new(process);
-        let kind = Kind::Own { admin: address(" admin="), process, ended: false };
+        let (addr, admin) = ready(name, mark, log).await?;
+        let kind = Kind::Own { admin, process: Box::new(process), ended: false };
+        Ok(Balancer { addr, name: name.into(), log: log.clone(), kind })
+    }
+
+    /// Starts ours in this process, in front of `servers`, and waits until it is
+    /// ready.
+    pub(crate) async fn start_simulated(
+        site: &Site,
+        name: &str,
+        servers: &[SocketAddr],
+        flags: &[&str],
+        log: &EventLog,
+    ) -> Result<Self> {
+        let probes = ["--health-path", "/health"].map(String::from).into_iter();
+        let servers = servers.iter().map(|server| format!("--backend={server}"));
+        let flags = probes.chain(servers).chain(flags.iter().copied().map(String::from));
+        let mark = log.len();
+        let process = simulated::Process::start(site, name, flags.collect(), log)?;
+        let (addr, _) = ready(name, mark, log).await?;
+        let kind = Kind::Simulated { process, ended: false };
         Ok(Balancer { addr, name: name.into(), log: log.clone(), kind })
     }
 
@@ -128,7 +143,17 @@ impl Balancer {
     fn own(&self) -> Result<&Process> {
         match &self.kind {
             Kind::Own { process, .. } => Ok(process),
+            Kind::Simulated { .. } => bail!(Unsupported("it is about lb's process".into())),
             Kind::Foreign(_) => bail!(Unsupported("it is about lb's own log or signals".into())),
+        }
+    }
+
+    /// # Errors
+    /// [`Unsupported`] with any but our own, which says what it does.
+    fn speaks(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Own { .. } | Kind::Simulated { .. } => Ok(()),
+            Kind::Foreign(_) => bail!(Unsupported("it is about lb's own log".into())),
         }
     }
 
@@ -153,20 +178,20 @@ impl Balancer {
     /// for ours, which says when it does.
     pub(crate) fn notices_within(&self) -> Bounds {
         match &self.kind {
-            Kind::Own { .. } => Bounds::default(),
+            Kind::Own { .. } | Kind::Simulated { .. } => Bounds::default(),
             Kind::Foreign(both) => both.1.bounds(),
         }
     }
 
     /// How often it has said so since `mark`.
     pub(crate) fn said(&self, mark: u64, text: &str) -> Result<usize> {
-        self.own()?;
+        self.speaks()?;
         Ok(self.log.count(mark, printed(&self.name, |line| line.contains(text))))
     }
 
     /// Its lines with `text` before the event `end`.
     pub(crate) fn lines_before(&self, end: u64, text: &str) -> Result<Vec<String>> {
-        self.own()?;
+        self.speaks()?;
         let line = |event: Event| match event.kind {
             EventKind::Output { source, line } if *source == *self.name => Some(line),
             _ => None,
@@ -177,7 +202,7 @@ impl Balancer {
 
     /// Waits for a line with `text`, at or after `mark`.
     pub(crate) async fn prints(&self, mark: u64, text: &str) -> Result<Event> {
-        self.own()?;
+        self.speaks()?;
         let what = format!("the balancer to print {text:?}");
         Ok(self.log.wait_from(mark, &what, printed(&self.name, |l| l.contains(text))).await?)
     }
@@ -198,7 +223,7 @@ impl Balancer {
     /// The server of the first attempt of each request so far, by the access
     /// log, once `requests` of them are over; in the order of their ends.
     pub(crate) async fn dealt(&self, requests: usize) -> Result<Vec<Option<SocketAddr>>> {
-        self.own()?;
+        self.speaks()?;
         let over = |line: &str| line.contains(" total_ms=");
         let what = format!("the log lines of {requests} requests");
         self.log.wait_count(0, requests, &what, printed(&self.name, over)).await?;
@@ -251,6 +276,10 @@ impl Balancer {
         match &self.kind {
             Kind::Own { ended: true, .. } => Ok(()),
             Kind::Own { process, .. } => Ok(process.terminate()?),
+            Kind::Simulated { process, .. } => {
+                process.terminate();
+                Ok(())
+            }
             Kind::Foreign(both) => {
                 both.0.terminate();
                 Ok(())
@@ -261,7 +290,12 @@ impl Balancer {
     /// Waits for its end; that of our own must be a clean one.
     pub(crate) async fn exited(&mut self) -> Result<()> {
         let status = match &mut self.kind {
-            Kind::Own { ended: true, .. } => return Ok(()),
+            Kind::Own { ended: true, .. } | Kind::Simulated { ended: true, .. } => return Ok(()),
+            Kind::Simulated { process, ended } => {
+                *ended = true;
+                process.wait().await?;
+                return self.expect_no_error();
+            }
             Kind::Foreign(both) => {
                 if both.0.end().await? {
                     self.log.note(UNHEEDED);
@@ -275,7 +309,12 @@ impl Balancer {
             }
         };
         ensure!(status.success(), "{} ended with {status}, expected exit code 0", self.name);
-        let panic = |line: &str| line.contains("panicked at") || line.contains(" ERROR ");
+        self.expect_no_error()
+    }
+
+    fn expect_no_error(&self) -> Result<()> {
+        let error = |line: &str| line.contains(" ERROR ") || line.starts_with("ERROR ");
+        let panic = |line: &str| line.contains("panicked at") || error(line);
         ensure!(
             self.log.count(0, printed(&self.name, panic)) == 0,
             "{} reported an error or a panic",
@@ -287,6 +326,21 @@ impl Balancer {
     /// How many servers it has put out, if it says so.
     pub(crate) fn put_out(&self) -> usize {
         self.said(0, " from=up ").unwrap_or(0)
+    }
+}
+
+/// Waits until `name` has said, at or after `mark`, that it is ready, and where
+/// it and its admin API listen.
+async fn ready(name: &str, mark: u64, log: &EventLog) -> Result<(SocketAddr, Option<SocketAddr>)> {
+    let ready = |line: &str| line.starts_with("ready ") || line.starts_with("error: ");
+    let event = log.wait_from(mark, "the balancer to be ready", printed(name, ready)).await?;
+    let line = event.kind.to_string();
+    let address = |key| -> Option<SocketAddr> {
+        line.split_once(key)?.1.split(['"', ' ']).next()?.parse().ok()
+    };
+    match address("ready proxy=") {
+        Some(addr) => Ok((addr, address(" admin="))),
+        None => bail!("the balancer did not start: {line}"),
     }
 }
 

@@ -16,7 +16,7 @@ use futures_util::{StreamExt, stream};
 use super::{
     Scenario,
     report::Reports,
-    runner::{Level, Verdict, run_all},
+    runner::{Level, Verdict, Where, run_all},
     targets::{Routing, Shape, Target, Typed},
 };
 use crate::{programs, scenarios};
@@ -66,7 +66,8 @@ async fn judge(python: &str, file: &Path, chosen: &[&'static Scenario]) -> Optio
     });
     let target = Arc::new(target.unwrap());
     let (programs, reports) = (programs::places(false), Reports::none());
-    let outcomes = run_all(&programs, Some(&target), chosen, 1, JOBS, &reports).await;
+    let place = Where::Target(target);
+    let outcomes = run_all(&programs, &place, chosen, 1, JOBS, &reports).await;
     let convicted: Vec<_> =
         outcomes.iter().filter(|outcome| !matches!(outcome.verdict, Verdict::Pass)).collect();
     let got: BTreeSet<String> =

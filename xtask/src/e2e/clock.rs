@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use testbed::log::Event;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::World;
+use super::{World, simulated::SLACK};
 
 /// How a scenario judges time. It has no other clock than what this allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,20 +28,34 @@ pub(crate) enum Clock {
 /// The least upper bound.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// Time by the wall, from when it was asked for.
+/// Time by the wall, or virtual time, from when it was asked for.
 #[derive(Debug)]
-pub(crate) struct Stopwatch(Instant);
+pub(crate) struct Stopwatch {
+    began: Instant,
+    is_virtual: bool,
+}
 
 impl Stopwatch {
     /// How long it has been.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.0.elapsed()
+        self.began.elapsed()
     }
 
-    /// That it has been so long by now.
-    pub(crate) fn expect(&self, least: Duration, what: &str) -> Result<()> {
+    /// That it has been so long by now; in virtual time, exactly so long.
+    pub(crate) fn expect(&self, time: Duration, what: &str) -> Result<()> {
+        expect(self.elapsed(), time, what)?;
+        if self.is_virtual { expect_at_most(self.elapsed(), time, what) } else { Ok(()) }
+    }
+
+    /// That it has been so long by now, or longer.
+    pub(crate) fn expect_at_least(&self, least: Duration, what: &str) -> Result<()> {
         expect(self.elapsed(), least, what)
     }
+}
+
+fn expect_at_most(took: Duration, most: Duration, what: &str) -> Result<()> {
+    ensure!(took <= most + SLACK, "{what} came after {took:?}, expected {most:?} at the most");
+    Ok(())
 }
 
 fn expect(took: Duration, least: Duration, what: &str) -> Result<()> {
@@ -55,7 +69,7 @@ impl World {
     /// A stopwatch that runs.
     pub(crate) fn stopwatch(&self) -> Result<Stopwatch> {
         self.judges_by_the_wall()?;
-        Ok(Stopwatch(Instant::now()))
+        Ok(Stopwatch { began: Instant::now(), is_virtual: self.is_virtual() })
     }
 
     /// That so much time lies between two events.
@@ -69,10 +83,28 @@ impl World {
         expect(second.at.saturating_sub(first.at), least, what)
     }
 
-    /// How long to wait for what takes `nominal`, before it is a failure.
+    /// How long to wait for what takes `nominal`, before it is a failure: in
+    /// virtual time, no longer than that.
     pub(crate) fn patience(&self, nominal: Duration) -> Result<Duration> {
         self.judges_by_the_wall()?;
-        Ok(LEAST.max(20 * nominal))
+        Ok(if self.is_virtual() { nominal + SLACK } else { LEAST.max(20 * nominal) })
+    }
+
+    /// That between two events there was at least the first of these, and at most
+    /// the second. Nothing is asserted by the wall, where whatever is seen may be
+    /// late.
+    pub(crate) fn expect_within(
+        &self,
+        [first, second]: [&Event; 2],
+        (least, most): (Duration, Duration),
+        what: &str,
+    ) -> Result<()> {
+        let took = second.at.saturating_sub(first.at);
+        if self.is_virtual() {
+            expect(took, least, what)?;
+            expect_at_most(took, most, what)?;
+        }
+        Ok(())
     }
 
     /// Lets time pass, as what is asserted is about that.
@@ -105,10 +137,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::programs;
+    use crate::{e2e::world::Place, programs};
 
     fn world(clock: Clock) -> World {
-        World::new("test".into(), clock, programs::places(false), None)
+        World::new("test".into(), clock, programs::places(false), Place::Local)
     }
 
     #[test]

@@ -17,7 +17,7 @@ use clap::Args;
 use super::{
     Judges, Scenario,
     report::{self, Reports, Results},
-    runner::{self, Outcome, Verdict},
+    runner::{self, Outcome, Verdict, Where},
     targets::Target,
 };
 use crate::programs::{self, Programs};
@@ -134,10 +134,14 @@ async fn judge(
         None => Reports::none(),
     };
     let (began, clock) = (SystemTime::now(), Instant::now());
-    let outcomes = runner::run_all(programs, target, judging, 1, super::jobs(), &reports).await;
+    let place = target.map_or(Where::Local, |target| Where::Target(target.clone()));
+    let outcomes = runner::run_all(programs, &place, judging, 1, super::jobs(), &reports).await;
     let column = Column::new(target.map(|target| &**target), &outcomes);
     let flags = target.map_or(String::new(), |target| format!(" --target {}", target.name()));
-    let judged = report::Target::named(name, &column.version);
+    let judged = match target {
+        Some(_) => report::Target::named(name, &column.version),
+        None => report::Target::of("lb", &programs.lb),
+    };
     let results = Results::of(judged, began, clock.elapsed(), &outcomes, &flags);
     reports.write(&results, &outcomes)?;
     Ok((column, results.totals.failed))

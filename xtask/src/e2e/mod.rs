@@ -5,8 +5,10 @@ mod balancer;
 mod broken;
 mod clock;
 pub(crate) mod matrix;
+mod network;
 mod report;
 mod runner;
+mod simulated;
 pub(crate) mod targets;
 mod world;
 
@@ -23,14 +25,27 @@ use clap::{Args, ValueEnum};
 use crate::programs::{self, Programs};
 
 use report::{Reports, Results};
-use runner::Level;
+use runner::{Level, Where};
 use targets::{Shape, Target, Typed};
 
 pub(crate) use balancer::Balancer;
 pub(crate) use clock::Clock;
+pub(crate) use network::{Network, Stream};
 pub(crate) use runner::{Judges, Scenario};
 pub(crate) use targets::{Bounds, Routing};
-pub(crate) use world::World;
+pub(crate) use world::{Place, World};
+
+/// A recording client of whatever world.
+pub(crate) type Client = testbed::client::Client<Network>;
+
+/// In which world our `lb` is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// The program, on real sockets.
+    Local,
+    /// In process, in virtual time over a simulated network: bounds hold exactly.
+    Sim,
+}
 
 /// What to run, and how.
 #[derive(Debug, Args)]
@@ -48,6 +63,10 @@ pub(crate) struct Options {
     /// Run so many scenarios at a time [default: twice the cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
+    /// In which world. Without a process, files or sockets of the operating
+    /// system, not every scenario can be played in `sim`.
+    #[arg(long, value_enum, default_value = "local", conflicts_with_all = ["release", "lb", "target", "target_cmd"])]
+    world: Kind,
     /// Judge the optimised build.
     #[arg(long)]
     release: bool,
@@ -116,8 +135,7 @@ fn period(text: &str) -> Result<Duration, String> {
 
 /// What a run begins with.
 struct Opening {
-    /// Whose balancer is judged; ours if there is none.
-    target: Option<Arc<Target>>,
+    place: Where,
     programs: Programs,
     reports: Reports,
 }
@@ -148,17 +166,18 @@ pub(crate) async fn run(
         report::list(&chosen);
         return Ok(ExitCode::SUCCESS);
     }
-    let Opening { target, programs, reports } = match options.open(chosen.len()).await? {
+    let Opening { place, programs, reports } = match options.open(chosen.len()).await? {
         Ok(opening) => opening,
         Err(end) => return Ok(end),
     };
     let (began, clock) = (SystemTime::now(), Instant::now());
-    let (target, jobs) = (target.as_ref(), options.jobs());
+    let jobs = options.jobs();
     let outcomes =
-        runner::run_all(&programs, target, &chosen, options.repeat, jobs, &reports).await;
-    let judged = match target {
-        None => report::Target::of("lb", &programs.lb),
-        Some(target) => report::Target::named(target.name(), &target.version),
+        runner::run_all(&programs, &place, &chosen, options.repeat, jobs, &reports).await;
+    let judged = match &place {
+        Where::Local => report::Target::of("lb", &programs.lb),
+        Where::Sim => report::Target::simulated(),
+        Where::Target(target) => report::Target::named(target.name(), &target.version),
     };
     let results = Results::of(judged, began, clock.elapsed(), &outcomes, &options.repeats());
     reports.close(&results, &outcomes)
@@ -188,25 +207,31 @@ impl Options {
             let name = format!("{} {}", target.name(), target.version);
             reports.out().line(&format!("judging {}: {}", name.trim_end(), target.about()));
         }
-        let mut programs = match &target {
+        let place = match (target, self.world) {
+            (Some(target), _) => Where::Target(target),
+            (None, Kind::Local) => Where::Local,
+            (None, Kind::Sim) => Where::Sim,
+        };
+        let mut programs = match &place {
             // Nothing of ours is started.
-            Some(_) => programs::places(self.release),
-            None => programs::build(self.release)?,
+            Where::Sim | Where::Target(_) => programs::places(self.release),
+            Where::Local => programs::build(self.release)?,
         };
         if let Some(lb) = &self.lb {
             programs.lb.clone_from(lb);
         }
-        if target.is_none() && !programs.lb.is_file() {
+        if matches!(place, Where::Local) && !programs.lb.is_file() {
             eprintln!("error: there is no program {}", programs.lb.display());
             return Ok(Err(ExitCode::from(2)));
         }
-        if let Some(target) = target.as_ref().filter(|_| self.own.target_cmd.is_some())
+        if let Where::Target(target) = &place
+            && self.own.target_cmd.is_some()
             && let Err(refused) = runner::rehearse(&programs, target, reports.out()).await
         {
             eprintln!("error: {refused}");
             return Ok(Err(ExitCode::FAILURE));
         }
-        Ok(Ok(Opening { target, programs, reports }))
+        Ok(Ok(Opening { place, programs, reports }))
     }
 
     /// How many scenarios are run at a time.
@@ -242,6 +267,9 @@ impl Options {
     /// The flags that say again what is judged.
     fn repeats(&self) -> String {
         let mut words: Vec<String> = Vec::new();
+        if self.world == Kind::Sim {
+            words.push("--world=sim".into());
+        }
         if self.release {
             words.push("--release".into());
         }
@@ -276,11 +304,26 @@ impl Options {
 /// # Errors
 /// What went wrong, with what shows it.
 pub(crate) async fn judge(scenario: &'static Scenario, programs: Programs) -> Result<(), String> {
-    let outcome = runner::run_one(scenario, programs, None, false).await;
-    let run = report::Run::of(&outcome, "");
-    match run.message {
+    evidence(&runner::run_one(scenario, programs, Where::Local, false).await, "")
+}
+
+/// The same in virtual time.
+///
+/// # Errors
+/// What went wrong, with what shows it.
+pub(crate) async fn judge_in_virtual_time(
+    scenario: &'static Scenario,
+    programs: Programs,
+) -> Result<(), String> {
+    evidence(&runner::run_one(scenario, programs, Where::Sim, false).await, " --world=sim")
+}
+
+fn evidence(outcome: &runner::Outcome, flags: &str) -> Result<(), String> {
+    let run = report::Run::of(outcome, flags);
+    let failed = run.message.as_ref().or(run.reason.as_ref());
+    match failed {
         None => Ok(()),
-        Some(ref message) => Err(format!("{message}\n\n{}", run.evidence())),
+        Some(message) => Err(format!("{message}\n\n{}", run.evidence())),
     }
 }
 

@@ -18,9 +18,11 @@ use super::{
     Clock, World,
     balancer::UNHEEDED,
     report::{Out, Progress, Reports},
+    simulated,
     targets::{SetupFailed, Target, Unsupported},
+    world::Place,
 };
-use crate::programs::Programs;
+use crate::{programs::Programs, sim::hear_panics};
 
 /// No scenario takes this long; one that does hangs.
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -37,6 +39,27 @@ pub(crate) enum Judges {
     Anybodys(&'static [&'static str]),
     /// Any at all that can do this; and why it matters, in plain words.
     Basic(&'static [&'static str], &'static str),
+}
+
+/// Where scenarios are played.
+#[derive(Clone)]
+pub(crate) enum Where {
+    /// On real sockets, with our `lb` program.
+    Local,
+    /// In virtual time, with our `lb` in process.
+    Sim,
+    /// On real sockets, with another balancer.
+    Target(Arc<Target>),
+}
+
+impl Where {
+    /// Whose balancer is judged; ours if there is none.
+    pub(super) fn target(&self) -> Option<&Target> {
+        match self {
+            Where::Target(target) => Some(target),
+            Where::Local | Where::Sim => None,
+        }
+    }
 }
 
 /// Which scenarios are run.
@@ -62,6 +85,9 @@ pub(crate) struct Scenario {
     pub(crate) asserts: &'static str,
     /// Whose balancer it judges.
     pub(crate) judges: Judges,
+    /// Whether it is played in virtual time too: it needs no process, signal,
+    /// file or socket of the operating system.
+    pub(crate) simulated: bool,
     /// The scenario.
     pub(crate) run: for<'a> fn(&'a mut World) -> Future<'a>,
 }
@@ -75,6 +101,11 @@ impl Scenario {
     /// It judges any balancer that can do this.
     pub(crate) const fn anybodys(self, needs: &'static [&'static str]) -> Scenario {
         Scenario { judges: Judges::Anybodys(needs), ..self }
+    }
+
+    /// It is played in virtual time too.
+    pub(crate) const fn simulated(self) -> Scenario {
+        Scenario { simulated: true, ..self }
     }
 
     /// Every balancer that can do this should pass it, as it matters.
@@ -99,17 +130,20 @@ impl Scenario {
         }
     }
 
-    /// Whether it can judge `target`; ours if there is none.
+    /// Whether it can be played there.
     ///
     /// # Errors
     /// [`Unsupported`], with the reason why not.
-    fn can_judge(&self, target: Option<&Target>) -> Result<()> {
-        match (target, self.judges) {
-            (None, _) => Ok(()),
-            (Some(_), Judges::Ours) => {
+    fn can_judge(&self, place: &Where) -> Result<()> {
+        match (place, self.judges) {
+            (Where::Sim, _) if !self.simulated => {
+                Err(Unsupported("it needs a process, a file or real sockets".into()).into())
+            }
+            (Where::Local | Where::Sim, _) => Ok(()),
+            (Where::Target(_), Judges::Ours) => {
                 Err(Unsupported("it is about what only lb promises".into()).into())
             }
-            (Some(target), Judges::Anybodys(needs) | Judges::Basic(needs, _)) => {
+            (Where::Target(target), Judges::Anybodys(needs) | Judges::Basic(needs, _)) => {
                 target.offers(needs.iter().copied())
             }
         }
@@ -206,7 +240,7 @@ impl Failure {
 /// in the order of `scenarios`, the runs of each one after the other.
 pub(crate) async fn run_all(
     programs: &Programs,
-    target: Option<&Arc<Target>>,
+    place: &Where,
     scenarios: &[&'static Scenario],
     repeat: u32,
     jobs: usize,
@@ -218,14 +252,14 @@ pub(crate) async fn run_all(
     let places = Arc::new(Semaphore::new(jobs));
     let mut running = JoinSet::new();
     for run in 0..repeat {
-        for (place, scenario) in scenarios.iter().copied().enumerate() {
-            let (places, programs, target) = (places.clone(), programs.clone(), target.cloned());
+        for (number, scenario) in scenarios.iter().copied().enumerate() {
+            let (places, programs, at) = (places.clone(), programs.clone(), place.clone());
             let progress = progress.clone();
             running.spawn(async move {
                 let _place = places.acquire().await;
-                let outcome = run_one(scenario, programs, target, keep_logs).await;
+                let outcome = run_one(scenario, programs, at, keep_logs).await;
                 progress.ended(&outcome);
-                ((place, run), outcome)
+                ((number, run), outcome)
             });
         }
     }
@@ -245,8 +279,12 @@ pub(crate) async fn rehearse(
     target: &Arc<Target>,
     out: Out,
 ) -> Result<(), String> {
-    let mut world =
-        World::new("rehearsal".into(), Clock::Events, programs.clone(), Some(target.clone()));
+    let mut world = World::new(
+        "rehearsal".into(),
+        Clock::Events,
+        programs.clone(),
+        Place::Target(target.clone()),
+    );
     let rehearsed = async {
         world.backends(["A", "B", "C"]).await?;
         world.balance(&[]).await?;
@@ -277,20 +315,56 @@ pub(crate) async fn rehearse(
 pub(crate) async fn run_one(
     scenario: &'static Scenario,
     programs: Programs,
-    target: Option<Arc<Target>>,
+    place: Where,
     keep_log: bool,
 ) -> Outcome {
     let began = Instant::now();
-    let mut world = World::new(scenario.full_name(), scenario.clock, programs, target.clone());
-    let verdict = match scenario.can_judge(target.as_deref()) {
-        Ok(()) => watched(scenario, &mut world, target.as_deref()).await,
-        Err(no) => judge(no),
+    let played = match (scenario.can_judge(&place), &place) {
+        (Err(no), _) => (judge(no), EventLog::new()),
+        (Ok(()), Where::Local) => in_place(scenario, programs, Place::Local).await,
+        (Ok(()), Where::Target(target)) => {
+            in_place(scenario, programs, Place::Target(target.clone())).await
+        }
+        (Ok(()), Where::Sim) => in_virtual_time(scenario, programs).await,
     };
-    let known = target.as_ref().and_then(|target| target.known(&scenario.full_name()));
+    let (verdict, log) = played;
+    let known = place.target().and_then(|target| target.known(&scenario.full_name()));
     let verdict = verdict.expecting(known);
     let wanted = keep_log || verdict.failure().is_some();
-    let log = if wanted { world.log.clone() } else { EventLog::new() };
+    let log = if wanted { log } else { EventLog::new() };
     Outcome { scenario, took: began.elapsed(), verdict, log }
+}
+
+/// Plays the scenario in a world of its own.
+async fn in_place(
+    scenario: &'static Scenario,
+    programs: Programs,
+    place: Place,
+) -> (Verdict, EventLog) {
+    let target = place.target().cloned();
+    let simulated = matches!(place, Place::Simulated(_));
+    let mut world = World::new(scenario.full_name(), scenario.clock, programs, place);
+    if simulated {
+        // The thread is this world's alone.
+        hear_panics(&world.log);
+    }
+    let verdict = watched(scenario, &mut world, target.as_deref()).await;
+    (verdict, world.log.clone())
+}
+
+/// The same on a thread and in a runtime of its own.
+async fn in_virtual_time(scenario: &'static Scenario, programs: Programs) -> (Verdict, EventLog) {
+    let played = tokio::task::spawn_blocking(move || {
+        simulated::run(&scenario.full_name(), async move |site| {
+            in_place(scenario, programs, Place::Simulated(site)).await
+        })
+    });
+    let failed = |error: String| (Verdict::Fail(Failure::new(error)), EventLog::new());
+    match played.await {
+        Ok(Ok(played)) => played,
+        Ok(Err(error)) => failed(format!("{error:#}")),
+        Err(error) => failed(error.to_string()),
+    }
 }
 
 /// Plays the scenario, which may neither hang nor panic, and ends its balancers.

@@ -9,16 +9,39 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use testbed::{
     backend::{Backend, Builder},
-    client::Client,
     fairness, ledger,
     log::{DEFAULT_WATCHDOG, Event, EventKind, EventLog},
+    net::Net,
 };
 
 use super::{
-    Balancer, Clock,
+    Balancer, Client, Clock,
+    network::{Network, Stream},
+    simulated::Site,
     targets::{Routing, Target, Unsupported},
 };
 use crate::programs::Programs;
+
+/// Where a scenario plays.
+#[derive(Clone)]
+pub(crate) enum Place {
+    /// Our `lb` program, on real sockets.
+    Local,
+    /// Our `lb` in process, on simulated ones.
+    Simulated(Site),
+    /// Another balancer, on real ones.
+    Target(Arc<Target>),
+}
+
+impl Place {
+    /// Whose balancer is judged; ours if there is none.
+    pub(super) fn target(&self) -> Option<&Arc<Target>> {
+        match self {
+            Place::Target(target) => Some(target),
+            Place::Local | Place::Simulated(_) => None,
+        }
+    }
+}
 
 /// The backends, the balancers, the clients and the log of one scenario.
 pub(crate) struct World {
@@ -29,8 +52,7 @@ pub(crate) struct World {
     name: String,
     /// How the scenario judges time.
     pub(super) clock: Clock,
-    /// Whose balancer is judged; ours if there is none.
-    target: Option<Arc<Target>>,
+    place: Place,
     backends: Vec<Backend>,
     balancers: Vec<Balancer>,
     errors_expected: bool,
@@ -38,19 +60,14 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(
-        name: String,
-        clock: Clock,
-        programs: Programs,
-        target: Option<Arc<Target>>,
-    ) -> Self {
-        let patience = target.as_ref().map_or(Duration::ZERO, |target| target.patience());
+    pub(crate) fn new(name: String, clock: Clock, programs: Programs, place: Place) -> Self {
+        let patience = place.target().map_or(Duration::ZERO, |target| target.patience());
         World {
             log: EventLog::with_watchdog(DEFAULT_WATCHDOG + patience),
             programs,
             name,
             clock,
-            target,
+            place,
             backends: Vec::new(),
             balancers: Vec::new(),
             errors_expected: false,
@@ -72,11 +89,16 @@ impl World {
 
     /// Starts one backend.
     pub(crate) async fn backend(&mut self, builder: Builder) -> Result<Backend> {
-        let builder = match &self.target {
-            Some(target) => builder.health_path(target.health_path()),
-            None => builder,
+        let started = match &self.place {
+            Place::Local => builder.start(&self.log).await,
+            Place::Simulated(site) => {
+                builder.bind(site.server_address()).start_on(site.servers(), &self.log).await
+            }
+            Place::Target(target) => {
+                builder.health_path(target.health_path()).start(&self.log).await
+            }
         };
-        let backend = builder.start(&self.log).await.context("cannot start a backend")?;
+        let backend = started.context("cannot start a backend")?;
         self.backends.push(backend.clone());
         Ok(backend)
     }
@@ -139,12 +161,20 @@ impl World {
         }
         let name = format!("lb{}", self.balancers.len());
         let (program, log) = (&self.programs.lb, &self.log);
-        let balancer = match (&self.target, inherited) {
-            (None, _) => Balancer::start(program, &name, inherited, servers, &all, log).await?,
-            (Some(_), Some(_)) => {
+        let balancer = match (&self.place, inherited) {
+            (Place::Simulated(_), Some(_)) => {
+                bail!(Unsupported("listeners are inherited by processes alone".into()))
+            }
+            (Place::Simulated(site), None) => {
+                Balancer::start_simulated(site, &name, servers, &all, log).await?
+            }
+            (Place::Local, _) => {
+                Balancer::start(program, &name, inherited, servers, &all, log).await?
+            }
+            (Place::Target(_), Some(_)) => {
                 bail!(Unsupported("listeners that are inherited are told by lb's flags".into()))
             }
-            (Some(target), None) => {
+            (Place::Target(target), None) => {
                 Balancer::start_target(target, &name, servers, &all, &self.backends, log).await?
             }
         };
@@ -165,7 +195,26 @@ impl World {
     /// A recording client of the balancer that was started last.
     pub(crate) fn client(&mut self, name: &str) -> Result<Client> {
         let addr = self.lb()?.addr;
-        Ok(Client::new(name, addr, &self.log))
+        Ok(Client::on(self.network(), name, addr, &self.log))
+    }
+
+    /// A bare connection to the balancer that was started last.
+    pub(crate) async fn connect(&mut self) -> Result<Stream> {
+        let addr = self.lb()?.addr;
+        Ok(self.network().connect(addr).await?)
+    }
+
+    /// Where its clients are.
+    pub(crate) fn network(&self) -> Network {
+        match &self.place {
+            Place::Simulated(site) => Network::Simulated(site.clients()),
+            Place::Local | Place::Target(_) => Network::Real,
+        }
+    }
+
+    /// Whether its time is virtual: then bounds hold exactly.
+    pub(super) fn is_virtual(&self) -> bool {
+        matches!(self.place, Place::Simulated(_))
     }
 
     /// The scenario provokes answers that are errors.
@@ -185,7 +234,7 @@ impl World {
     /// # Errors
     /// [`Unsupported`] if it claims less.
     pub(crate) fn expect_routing(&self, least: Routing) -> Result<()> {
-        let claimed = self.target.as_ref().map_or(Routing::Strict, |target| target.routing());
+        let claimed = self.place.target().map_or(Routing::Strict, |target| target.routing());
         if claimed < least {
             bail!(Unsupported(format!("it claims {claimed} routing, and this asserts {least}")));
         }
@@ -240,7 +289,7 @@ impl World {
 
     /// Whether it is `lb` that is judged.
     pub(crate) fn is_ours(&self) -> bool {
-        self.target.is_none()
+        self.place.target().is_none()
     }
 
     /// That so many events came before a change. Of another balancer the change
@@ -279,7 +328,7 @@ impl World {
         let changes: usize = self.balancers.iter().map(Balancer::put_out).sum();
         ensure!(self.changes_allowed || changes == 0, "{changes} servers were put out");
         let panics = self.log.panics();
-        ensure!(panics.is_empty(), "a backend panicked: {}", panics.join("; "));
+        ensure!(panics.is_empty(), "it panicked: {}", panics.join("; "));
         let events = with_processes(self.log.events());
         let summary = match ledger::check(&events) {
             Ok(summary) => summary,

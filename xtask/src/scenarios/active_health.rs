@@ -20,7 +20,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         out_after_fall,
         Events,
         "a non-200 takes it out after exactly `fall` probes"
-    )
+    ).simulated()
     .anybodys(&["active_health", "rise_fall"]),
     scenario!(
         20,
@@ -28,7 +28,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         back_after_rise,
         Events,
         "back after exactly `rise` passed probes"
-    )
+    ).simulated()
     .anybodys(&["active_health", "rise_fall"]),
     scenario!(
         21,
@@ -36,7 +36,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         back_within_period,
         Events,
         "the first probe that passes brings it back, in its old place"
-    )
+    ).simulated()
     .anybodys(&["active_health"]),
     scenario!(
         22,
@@ -44,35 +44,35 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         hanging_probe,
         Wall,
         "a probe without an answer fails after the timeout, not before"
-    ),
+    ).simulated(),
     scenario!(
         24,
         "active_health",
         status_lists,
         Events,
         "only 200 is healthy, or what --health-expect says; redirects are not followed"
-    ),
+    ).simulated(),
     scenario!(
         25,
         "active_health",
         hanging_server_delays_no_other,
         Events,
         "a server that hangs delays the probes of no other"
-    ),
+    ).simulated(),
     scenario!(
         26,
         "active_health",
         all_down_and_back,
         Events,
         "all down: 503 at once; all back: the rotation goes on"
-    ),
+    ).simulated(),
     scenario!(
         26,
         "active_health",
         all_dead,
         Wall,
         "no server left: an error, soon; once they live again, answers"
-    )
+    ).simulated()
     .basic(&[], "with nobody there to answer, an error at once beats a page that loads for ever; and nobody should have to start the balancer anew"),
     scenario!(
         19,
@@ -80,7 +80,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         out_and_back,
         Events,
         "a server that fails its health checks gets nothing, until it passes them again"
-    )
+    ).simulated()
     .basic(&["active_health"], "a server may listen and still be sick: whoever asks for its health must heed the answer's status"),
     scenario!(
         28,
@@ -88,7 +88,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         nothing_before_the_first_pass,
         Events,
         "no request before the first passed probe"
-    ),
+    ).simulated(),
     scenario!(
         29,
         "active_health",
@@ -128,6 +128,13 @@ fn probes_in_a_row(w: &mut World, backend: &Backend, outcome: &str, end: u64) ->
     Ok(lines.iter().rev().take_while(|line| line.contains(&outcome)).count())
 }
 
+/// In virtual time: that it took so long from `mark` to `change`.
+async fn expect_bounds(w: &World, mark: u64, change: &Event, bounds: [u64; 2]) -> Result<()> {
+    let began = w.log.wait_from(mark, "the beginning", |_| true).await?;
+    let [least, most] = bounds.map(Duration::from_millis);
+    w.expect_within([&began, change], (least, most), "the change")
+}
+
 async fn out_after_fall(w: &mut World) -> Result<()> {
     let [a, _, _] = w.backends(["A", "B", "C"]).await?;
     w.balance(&w.telling(&["--health-period", "200ms", "--fall", "3"])).await?;
@@ -141,6 +148,7 @@ async fn out_after_fall(w: &mut World) -> Result<()> {
         false => probes_between(w, &a, 500, mark, out.seq),
     };
     w.expect_count(failed, 3, "failing probes before it is out")?;
+    expect_bounds(w, mark, &out, [2 * 200, 3 * 200]).await?;
     w.expect_sequence(&mut client, "BCBC").await
 }
 
@@ -160,6 +168,7 @@ async fn back_after_rise(w: &mut World) -> Result<()> {
         false => probes_between(w, &a, 200, mark, back.seq),
     };
     w.expect_count(passed, 3, "passing probes before it is back")?;
+    expect_bounds(w, mark, &back, [2 * 200, 3 * 200]).await?;
     w.expect_sequence(&mut client, "ABC").await
 }
 
@@ -179,6 +188,7 @@ async fn back_within_period(w: &mut World) -> Result<()> {
         false => probes_between(w, &b, 200, mark, back.seq),
     };
     w.expect_count(passed, 1, "passing probes before it is back")?;
+    expect_bounds(w, mark, &back, [0, 300]).await?;
     w.expect_sequence(&mut client, "ABC").await
 }
 
@@ -186,8 +196,10 @@ async fn hanging_probe(w: &mut World) -> Result<()> {
     let [a, _, _] = w.backends(["A", "B", "C"]).await?;
     let mark = w.log.note("the balancer does not run yet");
     w.balance(&["--health-period", "500ms", "--health-timeout", "200ms", "--fall", "2"]).await?;
+    let hung = w.log.len();
     a.set_health(Health::Hang);
     let out = w.lb()?.says(mark, &a, "down").await?;
+    expect_bounds(w, hung, &out, [500 + 200, 2 * 500 + 200]).await?;
     // The first probe passed; the second began nine tenths of a period after
     // it at the earliest, and had 200 ms. Whatever else may be late, none of
     // this can be early.

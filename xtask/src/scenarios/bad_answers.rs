@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
-    client::{Client, ClientError, Reply, Request},
+    client::{ClientError, Reply, Request},
     fault::Fault,
     http1::{body::BodyDecoder, head::AnswerHead},
 };
 
 use super::{Found, raw::Raw, scenario};
-use crate::e2e::{Scenario, World};
+use crate::e2e::{Client, Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(

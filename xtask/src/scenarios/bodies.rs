@@ -15,6 +15,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "0 bytes to 16 MiB, with a length and chunked, both ways, unchanged"
     )
+    .simulated()
     .basic(&[], "pages, pictures and uploads of every size arrive as they were sent"),
     scenario!(
         57,
@@ -31,6 +32,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "a GET's body arrives too, with a length and chunked"
     )
+    .simulated()
     .anybodys(&["full_duplex"]),
     scenario!(
         65,
@@ -39,6 +41,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "an answer with a coding and a length is what its coding says"
     )
+    .simulated()
     .anybodys(&[]),
 ];
 

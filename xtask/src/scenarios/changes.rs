@@ -7,7 +7,7 @@ use fastrand::Rng;
 use tempfile::TempDir;
 use testbed::{
     backend::Backend,
-    client::{Client, Request},
+    client::Request,
     fairness,
     fault::{Fault, Health},
     history::observations,
@@ -17,7 +17,7 @@ use testbed::{
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{failover::received, rotation::expect_strict, scenario};
-use crate::e2e::{Scenario, World};
+use crate::e2e::{Client, Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(

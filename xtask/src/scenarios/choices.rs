@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use testbed::{
     backend::Backend,
-    client::{Client, Request},
+    client::Request,
     fairness,
     fault::Fault,
     log::{Event, EventKind},
@@ -11,7 +11,7 @@ use testbed::{
 };
 
 use super::{failover::received, rotation::in_parallel, scenario, weights::balance_with};
-use crate::e2e::{Scenario, World};
+use crate::e2e::{Client, Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
@@ -21,6 +21,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "least_connections: while A is busy the rest is dealt to B and C"
     )
+    .simulated()
     .anybodys(&["least_connections", "ties_in_turn"]),
     scenario!(
         15,
@@ -29,6 +30,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "a request counts until the last byte of its answer, and no longer"
     )
+    .simulated()
     .anybodys(&["least_connections", "ties_in_turn"]),
     scenario!(
         16,
@@ -43,28 +45,32 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         retried_give_back,
         Events,
         "a retry counts at the next server, not at the first any more"
-    ),
+    )
+    .simulated(),
     scenario!(
         17,
         "choices",
         same_key_same_server,
         Events,
         "hash of a field, a cookie, an address: only the keys of a dead server move, and come back"
-    ),
+    )
+    .simulated(),
     scenario!(
         18,
         "choices",
         two_choices_avoid_the_busy,
         Events,
         "two_choices: a server with parked requests gets nothing while the others are idle"
-    ),
+    )
+    .simulated(),
     scenario!(
         18,
         "choices",
         random_by_weight,
         Statistics,
         "random: shares by weight; one that is off by 0.05 is found out, at 10^-9 false alarms"
-    ),
+    )
+    .simulated(),
 ];
 
 const LEAST: &[&str] = &["--algorithm", "least_connections"];

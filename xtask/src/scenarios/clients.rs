@@ -20,7 +20,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         slow_pipeliner,
         Events,
         "a request sent ahead is answered when a stuck answer before it has been read"
-    ),
+    ).simulated(),
     scenario!(
         33,
         "clients",
@@ -34,7 +34,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         idle_blocks_nobody,
         Wall,
         "twenty clients that say nothing, or half a request, hold up nobody"
-    )
+    ).simulated()
     .basic(&[], "browsers open connections ahead of time, and keep them: who serves one client after the other stands still with the first of them"),
     scenario!(
         57,
@@ -42,7 +42,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         own_answers,
         Events,
         "8 clients at once: each gets its own answers, to the last byte"
-    )
+    ).simulated()
     .basic(&[], "one client's page in another one's browser is the worst that a balancer can do"),
     scenario!(
         61,
@@ -50,7 +50,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         bodiless,
         Events,
         "HEAD, 204 and 304 have no body, and the connection goes on behind them"
-    )
+    ).simulated()
     .basic(&[], "an answer to HEAD has the length of a body that never comes: who waits for it hangs, who sends one spoils the next answer"),
     scenario!(
         48,
@@ -58,7 +58,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         pipelined,
         Events,
         "requests sent ahead, with bodies and however cut, are answered in order by the rotation"
-    )
+    ).simulated()
     .anybodys(&["full_duplex"]),
     scenario!(
         48,
@@ -66,7 +66,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         pipeline_ends,
         Events,
         "behind a request that ends the connection, or is refused, nothing is answered or forwarded"
-    ),
+    ).simulated(),
     scenario!(
         48,
         "clients",
@@ -81,7 +81,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         after_a_pause,
         Wall,
         "a connection that was idle for 1.2 s works as before, whole, in pieces or pipelined"
-    )
+    ).simulated()
     .anybodys(&["full_duplex"]),
     scenario!(
         48,
@@ -89,7 +89,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         pause_in_a_head,
         Wall,
         "a request whose head pauses for 1.2 s, on a new and on a used connection"
-    )
+    ).simulated()
     .anybodys(&[]),
 ];
 

@@ -19,91 +19,91 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         refused,
         Events,
         "a dead server costs no GET and no POST, bodies arrive intact"
-    ).basic(&[], "a server that has just died costs no client anything: what cannot be delivered there goes to the next"),
+    ).simulated().basic(&[], "a server that has just died costs no client anything: what cannot be delivered there goes to the next"),
     scenario!(
         37,
         "failover",
         post_at_most_once,
         Events,
         "a POST that reached a server is never sent again"
-    ).basic(&[], "an order that a server may have taken must not be placed a second time: the client gets an error, and decides"),
+    ).simulated().basic(&[], "an order that a server may have taken must not be placed a second time: the client gets an error, and decides"),
     scenario!(
         38,
         "failover",
         get_retried_elsewhere,
         Events,
         "a GET that came to nothing is answered by another server"
-    ).basic(&[], "a server may die with a request in its hands: reading it again elsewhere harms nobody, and the client never notices"),
+    ).simulated().basic(&[], "a server may die with a request in its hands: reading it again elsewhere harms nobody, and the client never notices"),
     scenario!(
         38,
         "failover",
         listed_status_retried,
         Events,
         "with --retry-status a GET goes elsewhere, a POST does not; the last real answer stands"
-    ),
+    ).simulated(),
     scenario!(
         26,
         "failover",
         try_anyway,
         Events,
         "with --when-all-down try_anyway servers that fail their probes are the last resort"
-    ),
+    ).simulated(),
     scenario!(
         39,
         "failover",
         tries_exact,
         Events,
         "a GET reaches at most three servers once it was sent"
-    ),
+    ).simulated(),
     scenario!(
         39,
         "failover",
         budget_exact,
         Events,
         "at most three retries at a time with few requests in flight"
-    ),
+    ).simulated(),
     scenario!(
         39,
         "failover",
         budget_is_waited_for,
         Events,
         "a retry beyond the budget waits for a place in it, a moment, instead of failing"
-    ),
+    ).simulated(),
     scenario!(
         40,
         "failover",
         no_server_twice,
         Events,
         "no server is tried twice while another is untried"
-    ),
+    ).simulated(),
     scenario!(
         41,
         "failover",
         body_beyond_replay,
         Events,
         "a large PUT is not repeated once its beginning is gone; a small one is"
-    ),
+    ).simulated(),
     scenario!(
         42,
         "failover",
         truncation_shows_to_http10,
         Events,
         "an HTTP/1.0 client, who knows the end by the close, sees a reset"
-    ).anybodys(&[]),
+    ).simulated().anybodys(&[]),
     scenario!(
         45,
         "failover",
         black_hole,
         Events,
         "connects that nobody answers: only the few that were under way wait, the rest go elsewhere"
-    ),
+    ).simulated(),
     scenario!(
         42,
         "failover",
         truncation_shows,
         Events,
         "an answer that breaks off never ends cleanly"
-    ).basic(&[], "half a page that looks like a whole one is worse than an error: it is stored and acted upon"),
+    ).simulated().basic(&[], "half a page that looks like a whole one is worse than an error: it is stored and acted upon"),
 ];
 
 /// Whether an event is the arrival of a traffic request at `backend`.

@@ -23,7 +23,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         hop_by_hop_up,
         Events,
         "a server sees no field of the client's connection, nor any that Connection names"
-    )
+    ).simulated()
     .anybodys(&[]),
     scenario!(
         64,
@@ -31,7 +31,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         hop_by_hop_down,
         Events,
         "a client sees no field of the server's connection, nor any that Connection names"
-    )
+    ).simulated()
     .anybodys(&[]),
     scenario!(
         64,
@@ -39,12 +39,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         end_to_end,
         Events,
         "all other fields pass unchanged, repeated ones in order"
-    ),
-    scenario!(64, "fields", target_passes, Events, "path and query arrive as they were asked for")
+    ).simulated(),
+    scenario!(64, "fields", target_passes, Events, "path and query arrive as they were asked for").simulated()
         .basic(&[], "a page that is searched for, or the second one of a list, is in the query: without it the server answers another question"),
-    scenario!(64, "fields", request_passes, Events, "a server sees the fields that the client sent")
+    scenario!(64, "fields", request_passes, Events, "a server sees the fields that the client sent").simulated()
         .basic(&[], "without its cookie nobody is logged in, and without its other fields a request means something else"),
-    scenario!(64, "fields", answer_passes, Events, "a client sees the server's fields, two of a name too")
+    scenario!(64, "fields", answer_passes, Events, "a client sees the server's fields, two of a name too").simulated()
         .basic(&[], "a login sets several cookies, each in a field of its own; a dict keeps but one of them"),
     scenario!(
         64,
@@ -53,21 +53,21 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "what a client says of its origin is replaced; a trusted proxy's word is appended to"
     ),
-    scenario!(64, "fields", request_ids, Events, "a request id is kept, or made: 32 hex digits"),
+    scenario!(64, "fields", request_ids, Events, "a request id is kept, or made: 32 hex digits").simulated(),
     scenario!(
         64,
         "fields",
         reason_is_ours,
         Events,
         "X-LB-Reason is lb's alone: a server's is not passed on"
-    ),
+    ).simulated(),
     scenario!(
         64,
         "fields",
         hosts,
         Events,
         "Host is kept; the authority of an absolute target replaces it"
-    ),
+    ).simulated(),
 ];
 
 /// Sends a request with these `lines`, and returns what a server got.

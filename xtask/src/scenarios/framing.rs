@@ -10,36 +10,40 @@ use super::{
 use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    scenario!(61, "framing", trailers, Events, "trailers pass both ways"),
+    scenario!(61, "framing", trailers, Events, "trailers pass both ways").simulated(),
     scenario!(
         61,
         "framing",
         unannounced_trailers,
         Events,
         "trailers pass also where no Trailer field announces them"
-    ),
+    )
+    .simulated(),
     scenario!(
         61,
         "framing",
         bodiless,
         Events,
         "HEAD, 204 and 304 have no body, whatever length the server names"
-    ),
+    )
+    .simulated(),
     scenario!(
         61,
         "framing",
         http10_clients,
         Events,
         "HTTP/1.0 clients, with and without keep-alive, get no chunks"
-    ),
+    )
+    .simulated(),
     scenario!(
         61,
         "framing",
         http10_servers,
         Events,
         "answers that end with the connection arrive whole"
-    ),
-    scenario!(61, "framing", odd_statuses, Events, "any final status is passed on"),
+    )
+    .simulated(),
+    scenario!(61, "framing", odd_statuses, Events, "any final status is passed on").simulated(),
 ];
 
 /// That trailers arrive, in a request whose head has this line more.

@@ -32,28 +32,32 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         raw_requests,
         Events,
         "155 ambiguous requests: refused with a reason, or forwarded so that two parsers agree"
-    ),
+    )
+    .simulated(),
     scenario!(
         63,
         "hygiene",
         raw_requests_byte_by_byte,
         Events,
         "the same when each byte comes by itself"
-    ),
+    )
+    .simulated(),
     scenario!(
         63,
         "hygiene",
         raw_requests_cut_anywhere,
         Events,
         "the same when they are cut in two at random, behind a request that is in order"
-    ),
+    )
+    .simulated(),
     scenario!(
         63,
         "hygiene",
         authority_as_target,
         Events,
         "a target that is an authority is CONNECT's alone: 400, and it never becomes the Host"
-    ),
+    )
+    .simulated(),
 ];
 
 /// How the bytes of a case come.

@@ -25,6 +25,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "a server that closes each connection without notice costs one POST at most, not each"
     )
+    .simulated()
     .anybodys(&[]),
     scenario!(
         46,
@@ -33,6 +34,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "a server that closes idle connections costs no request"
     )
+    .simulated()
     .anybodys(&[]),
     scenario!(
         47,
@@ -48,7 +50,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         fresh_posts,
         Events,
         "with --fresh-posts no POST meets a kept connection, dying or not"
-    ),
+    )
+    .simulated(),
     scenario!(
         47,
         "keep_alive",
@@ -56,6 +59,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "an upload too large to repeat does not meet a dying connection"
     )
+    .simulated()
     .anybodys(&[]),
     scenario!(
         49,
@@ -71,6 +75,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "bytes behind an answer, with it or later, are never the next answer"
     )
+    .simulated()
     .anybodys(&["keep_alive"]),
     scenario!(
         50,
@@ -86,14 +91,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         server_says_how_long,
         Events,
         "Keep-Alive: timeout=1 is kept for no time, timeout=5 is kept"
-    ),
+    )
+    .simulated(),
     scenario!(
         48,
         "keep_alive",
         reuse_counted,
         Events,
         "one connection to each server serves a client's requests"
-    ),
+    )
+    .simulated(),
 ];
 
 async fn idle_close_then_request(w: &mut World) -> Result<()> {

@@ -5,7 +5,6 @@ use std::{net::SocketAddr, process::Command};
 use anyhow::{Context, Result, ensure};
 use testbed::{
     backend::Backend,
-    client::Client,
     fault::Fault,
     keeper::PortKeeper,
     log::{Event, EventKind, EventLog},
@@ -14,7 +13,7 @@ use testbed::{
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{failover::received, scenario};
-use crate::e2e::{Scenario, World};
+use crate::e2e::{Client, Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
@@ -24,6 +23,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "killed and revived under 8 clients: no GET fails, no POST is executed twice"
     )
+    .simulated()
     .basic(&[], "servers die while they work, and a client that only reads must never notice"),
     scenario!(
         36,
@@ -32,6 +32,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "killed with POSTs in flight: none is executed twice"
     )
+    .simulated()
     .anybodys(&[]),
     scenario!(
         36,
@@ -76,6 +77,7 @@ async fn under_load(
         running.spawn(load(w.client(&format!("c{number}"))?, requests, stopped.clone()));
     }
     let happened = tokio::select! {
+        biased;
         happened = during => happened,
         // Nobody ends before the stop but with an error.
         Some(ended) = running.join_next() => ended?,

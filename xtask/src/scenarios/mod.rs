@@ -73,7 +73,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
 
 /// One line of the catalogue: number, family and function, how it judges time,
 /// and what it asserts. It judges `lb` alone, unless `.anybodys()` or `.basic()`
-/// follows.
+/// follows, and is played on real sockets alone, unless `.simulated()` does.
 macro_rules! scenario {
     ($number:literal, $group:literal, $function:ident, $clock:ident, $asserts:literal) => {
         crate::e2e::Scenario {
@@ -83,6 +83,7 @@ macro_rules! scenario {
             clock: crate::e2e::Clock::$clock,
             asserts: $asserts,
             judges: crate::e2e::Judges::Ours,
+            simulated: false,
             run: |world| Box::pin($function(world)),
         }
     };

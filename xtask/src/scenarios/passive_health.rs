@@ -17,7 +17,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         one_refused_connect,
         Events,
         "one refused connect takes it out, a passed probe brings it back"
-    ),
+    )
+    .simulated(),
     scenario!(
         31,
         "passive_health",
@@ -33,6 +34,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "a POST with a body that meets a dead server puts out no other"
     )
+    .simulated()
     .anybodys(&[]),
     scenario!(
         32,
@@ -48,7 +50,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         last_one_stays,
         Events,
         "the only server left is never put out by requests that fail"
-    ),
+    )
+    .simulated(),
     scenario!(
         33,
         "passive_health",

@@ -12,11 +12,10 @@ use testbed::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 
-use crate::e2e::World;
+use crate::e2e::{Network, Stream, World};
 
 /// How long anything may take before a scenario gives up.
 const WATCHDOG: Duration = Duration::from_secs(20);
@@ -24,7 +23,8 @@ const WATCHDOG: Duration = Duration::from_secs(20);
 /// A bare connection to the balancer. In the log it has the name by which the
 /// balancer knows it: its port.
 pub(super) struct Raw {
-    stream: TcpStream,
+    stream: Stream,
+    network: Network,
     name: Arc<str>,
     log: EventLog,
 }
@@ -46,10 +46,9 @@ impl Answer {
 
 impl Raw {
     pub(super) async fn connect(w: &mut World) -> Result<Self> {
-        let stream = TcpStream::connect(w.lb()?.addr).await?;
-        stream.set_nodelay(true)?;
+        let (stream, network) = (w.connect().await?, w.network());
         let name = format!("port {}", stream.local_addr()?.port()).into();
-        Ok(Raw { stream, name, log: w.log.clone() })
+        Ok(Raw { stream, network, name, log: w.log.clone() })
     }
 
     pub(super) async fn write(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
@@ -109,9 +108,7 @@ impl Raw {
 
     /// Whether nothing has come that nobody expected.
     pub(super) async fn is_silent(&self) -> bool {
-        tokio::task::yield_now().await;
-        let read = self.stream.try_read(&mut [0]);
-        matches!(read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+        self.network.is_silent(&self.stream).await
     }
 
     /// Ends this direction.

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use anyhow::{Result, ensure};
 use testbed::{
-    client::{Client, Request},
+    client::Request,
     log::{Event, EventKind},
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -14,7 +14,7 @@ use super::{
     raw::{Answer, Raw},
     scenario,
 };
-use crate::e2e::{Scenario, World};
+use crate::e2e::{Client, Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(

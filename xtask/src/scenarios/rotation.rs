@@ -7,77 +7,73 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
-    backend::Backend,
-    client::{Client, Request},
-    fairness,
-    fault::Fault,
-    history::observations,
+    backend::Backend, client::Request, fairness, fault::Fault, history::observations,
     rotation::check_strict,
 };
 use tokio::task::JoinSet;
 
 use super::scenario;
-use crate::e2e::{Routing, Scenario, World};
+use crate::e2e::{Client, Routing, Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    scenario!(1, "rotation", sequential, Events, "one connection: A,B,C,A,B,C").basic(&[], "the first thing that anybody tries: requests one after the other go to each server in turn"),
-    scenario!(2, "rotation", connection_each, Events, "a connection each: A,B,C,A,B,C").basic(&[], "each curl or browser tab is a connection of its own, and the turns go on over all of them"),
+    scenario!(1, "rotation", sequential, Events, "one connection: A,B,C,A,B,C").simulated().basic(&[], "the first thing that anybody tries: requests one after the other go to each server in turn"),
+    scenario!(2, "rotation", connection_each, Events, "a connection each: A,B,C,A,B,C").simulated().basic(&[], "each curl or browser tab is a connection of its own, and the turns go on over all of them"),
     scenario!(
         3,
         "rotation",
         parallel_balance,
         Quiescence,
         "8 clients: counts differ by at most one"
-    ).basic(&[], "under load each server gets its share, or one of them is overrun"),
+    ).simulated().basic(&[], "under load each server gets its share, or one of them is overrun"),
     scenario!(
         4,
         "rotation",
         parallel_strict,
         Events,
         "8 clients: one counter explains who got which request"
-    ).basic(&[], "equal counts can hide races: two clients at the same moment must not be dealt the same turn"),
+    ).simulated().basic(&[], "equal counts can hide races: two clients at the same moment must not be dealt the same turn"),
     scenario!(
         5,
         "rotation",
         methods,
         Events,
         "every method takes a place in the one rotation"
-    ).anybodys(&[]),
+    ).simulated().anybodys(&[]),
     scenario!(
         5,
         "rotation",
         refused_methods,
         Events,
         "TRACE and CONNECT get 405 and take no place"
-    ),
+    ).simulated(),
     scenario!(
         6,
         "rotation",
         one_or_none,
         Events,
         "one backend gets all; with none, 503 at once and Retry-After"
-    ),
+    ).simulated(),
     scenario!(
         7,
         "rotation",
         errors_skip_no_place,
         Events,
         "4xx and 5xx pass unchanged and skip no place"
-    ).basic(&[], "a 404 or a 500 is an answer like any other: it is passed on, and costs nobody a turn"),
+    ).simulated().basic(&[], "a 404 or a 500 is an answer like any other: it is passed on, and costs nobody a turn"),
     scenario!(
         8,
         "rotation",
         leave_and_return,
         Events,
         "after a leave A,C,A,C; after the return A,B,C"
-    ).basic(&[], "a server that dies leaves the rotation, and is back in its old place once it lives again"),
+    ).simulated().basic(&[], "a server that dies leaves the rotation, and is back in its old place once it lives again"),
     scenario!(
         8,
         "rotation",
         strict_in_each_epoch,
         Events,
         "8 clients at once: one strict rotation over two servers, over three, and again"
-    ).anybodys(&[]),
+    ).simulated().anybodys(&[]),
     scenario!(9, "rotation", two_thousand, Events, "2 000 servers are dealt in the order given"),
 ];
 

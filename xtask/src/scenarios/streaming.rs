@@ -22,21 +22,24 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         best_answer_to_half_a_request,
         Events,
         "the last real answer stays whole when the request's end has not come yet"
-    ),
+    )
+    .simulated(),
     scenario!(
         58,
         "streaming",
         download,
         Events,
         "each piece of an answer is here before the server writes the next"
-    ),
+    )
+    .simulated(),
     scenario!(
         58,
         "streaming",
         upload,
         Events,
         "each piece of a request is there, and back, before the client writes the next"
-    ),
+    )
+    .simulated(),
     scenario!(
         59,
         "streaming",
@@ -57,15 +60,18 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         early_answer,
         Events,
         "an answer that comes before the upload's end arrives whole"
-    ),
+    )
+    .simulated(),
     scenario!(
         60,
         "streaming",
         expect_continue,
         Events,
         "100 comes once a server is connected, and never where there is none"
-    ),
-    scenario!(60, "streaming", informational, Events, "a server's 100 and 103 are swallowed"),
+    )
+    .simulated(),
+    scenario!(60, "streaming", informational, Events, "a server's 100 and 103 are swallowed")
+        .simulated(),
 ];
 
 /// More than all socket buffers on the way hold together.

@@ -26,35 +26,40 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         sent_ahead,
         Events,
         "bytes that either side sends with its head arrive"
-    ),
+    )
+    .simulated(),
     scenario!(
         62,
         "upgrades",
         declined,
         Events,
         "a server that answers 200 instead is relayed, and kept"
-    ),
+    )
+    .simulated(),
     scenario!(
         62,
         "upgrades",
         not_asked_for,
         Events,
         "a 101 that nobody asked for is a bad answer; a body, or HTTP/1.0, asks for none"
-    ),
+    )
+    .simulated(),
     scenario!(
         62,
         "upgrades",
         survives_drain,
         Events,
         "a tunnel goes on through the drain, and its end ends it"
-    ),
+    )
+    .simulated(),
     scenario!(
         62,
         "upgrades",
         client_gone,
         Events,
         "a client that goes away takes the server's side along"
-    ),
+    )
+    .simulated(),
 ];
 
 const OFFER: &str =

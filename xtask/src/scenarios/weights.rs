@@ -12,6 +12,7 @@ use crate::e2e::{Routing, Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(10, "weights", exact_in_each_period, Events, "3,2,1: each period is exact")
+        .simulated()
         .anybodys(&["weights"]),
     scenario!(
         10,
@@ -19,8 +20,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         exact_in_parallel,
         Quiescence,
         "8 clients: whole periods are exact, also one that is too long to lay out"
-    ),
+    )
+    .simulated(),
     scenario!(11, "weights", smooth, Events, "3,1 is AABA; 3,2,1 is ABACBA; 5,1,1 is AABACAA")
+        .simulated()
         .anybodys(&["weights", "golden_order"]),
     scenario!(
         12,
@@ -28,7 +31,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         zero,
         Events,
         "a server of weight 0 is probed and gets nothing, even as the only one"
-    ),
+    )
+    .simulated(),
     scenario!(
         13,
         "weights",

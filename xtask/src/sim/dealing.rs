@@ -11,57 +11,63 @@ use testbed::{
 };
 
 use super::{
-    plan::Plan,
+    judge::Case,
     requests::{Outcome, Request},
-    run::Run,
-    truth::Truth,
     view::View,
 };
 
 /// Adds what is wrong.
-pub(crate) fn check(
-    plan: &Plan,
-    run: &Run,
-    truth: &Truth,
-    requests: &[Request],
-    wrong: &mut Vec<String>,
-) {
-    strangers(plan, run, requests, wrong);
-    at_the_end(plan, run, requests, wrong);
-    if plan.balancer.algorithm == "round_robin" {
-        epochs(plan, run, truth, requests, wrong);
+pub(crate) fn check(case: Case<'_>, wrong: &mut Vec<String>) {
+    strangers(case, wrong);
+    at_the_end(case, wrong);
+    if case.plan.balancer.algorithm == "round_robin" {
+        epochs(case, wrong);
     }
 }
 
 /// No request goes to a server that was not eligible at any time since it was
 /// sent.
-fn strangers(plan: &Plan, run: &Run, requests: &[Request], wrong: &mut Vec<String>) {
-    let sent: BTreeMap<u64, u64> = requests.iter().map(|r| (r.nonce, r.sent.1)).collect();
+fn strangers(case: Case<'_>, wrong: &mut Vec<String>) {
+    let Case { plan, run, requests, .. } = case;
+    let sent: BTreeMap<u64, (Duration, u64)> = requests.iter().map(|r| (r.nonce, r.sent)).collect();
     let mut view = View::new(plan, &run.done);
-    let mut last_eligible: Vec<Option<u64>> = vec![None; plan.servers.len()];
+    let mut last_eligible: Vec<Option<(Duration, u64)>> = vec![None; plan.servers.len()];
+    // Whose line may still come.
+    let mut doubtful: Vec<(usize, Duration, String)> = Vec::new();
     for event in &run.events {
-        for index in &view.eligible {
-            last_eligible[*index] = Some(event.seq);
-        }
+        let now = Some((event.at, event.seq));
+        view.eligible.iter().for_each(|index| last_eligible[*index] = now);
         view.read(plan, event);
-        for index in &view.eligible {
-            last_eligible[*index] = Some(event.seq);
-        }
+        view.eligible.iter().for_each(|index| last_eligible[*index] = now);
+        doubtful.retain(|(index, until, what)| {
+            let over = *until < event.at;
+            if over {
+                wrong.push(what.clone());
+            }
+            !over && !view.eligible.contains(index)
+        });
         let EventKind::Received { backend, nonce: Some(nonce), .. } = &event.kind else { continue };
         let (Some(index), Some(sent)) = (plan.server(backend), sent.get(nonce)) else { continue };
-        if last_eligible[index].is_none_or(|last| last < *sent) {
-            wrong.push(format!(
+        let fits = |(at, seq): (Duration, u64)| seq >= sent.1 || at + run.late > sent.0;
+        if !last_eligible[index].is_some_and(fits) {
+            let what = format!(
                 "nonce={nonce} went to {backend} at {} ms, which was {} and {}",
                 event.at.as_millis(),
                 view.servers[index].observed,
                 view.servers[index].wanted,
-            ));
+            );
+            match run.late.is_zero() {
+                true => wrong.push(what),
+                false => doubtful.push((index, event.at + run.late, what)),
+            }
         }
     }
+    wrong.extend(doubtful.into_iter().map(|(.., what)| what));
 }
 
 /// When all is healed every request is served.
-fn at_the_end(plan: &Plan, run: &Run, requests: &[Request], wrong: &mut Vec<String>) {
+fn at_the_end(case: Case<'_>, wrong: &mut Vec<String>) {
+    let Case { plan, run, requests, .. } = case;
     for request in requests.iter().filter(|request| request.sent.1 >= run.strict) {
         let good = matches!(&request.outcome, Some((_, Outcome::Answered(_, 200))));
         if !good {
@@ -90,7 +96,8 @@ fn at_the_end(plan: &Plan, run: &Run, requests: &[Request], wrong: &mut Vec<Stri
 
 /// In each epoch, from one moment when no request is on its way to a server to
 /// another, requests are dealt in one strict rotation.
-fn epochs(plan: &Plan, run: &Run, truth: &Truth, requests: &[Request], wrong: &mut Vec<String>) {
+fn epochs(case: Case<'_>, wrong: &mut Vec<String>) {
+    let Case { plan, run, requests, .. } = case;
     let by_nonce: BTreeMap<u64, &Request> = requests.iter().map(|r| (r.nonce, r)).collect();
     let mut view = View::new(plan, &run.done);
     let mut epoch = Epoch::new(&view, Duration::ZERO);
@@ -98,14 +105,14 @@ fn epochs(plan: &Plan, run: &Run, truth: &Truth, requests: &[Request], wrong: &m
     let mut on_way = 0_usize;
     for event in &run.events {
         if view.read(plan, event) {
-            epoch.judge(plan, truth, event.at, wrong);
+            epoch.judge(case, event.at, wrong);
             epoch = Epoch::new(&view, event.at);
             continue;
         }
         match &event.kind {
             EventKind::Sent { .. } => {
                 if on_way == 0 {
-                    epoch.commit();
+                    epoch.commit(event.at, run.late);
                 }
                 on_way += 1;
             }
@@ -136,16 +143,17 @@ fn epochs(plan: &Plan, run: &Run, truth: &Truth, requests: &[Request], wrong: &m
             _ => {}
         }
     }
-    epoch.commit();
-    epoch.judge(plan, truth, run.took, wrong);
+    epoch.commit(run.took, run.late);
+    epoch.judge(case, run.took + run.late, wrong);
 }
 
 /// The time between two changes of who is dealt to.
 struct Epoch {
     dealt_to: Vec<(usize, u32)>,
     since: Duration,
-    /// Unbroken pieces of the rotation.
-    pieces: Vec<Vec<Observation>>,
+    /// Unbroken pieces of the rotation; of each part of them, until when all of
+    /// it was over.
+    pieces: Vec<Vec<(Duration, Vec<Observation>)>>,
     /// What came since no request was on its way.
     open: Vec<Observation>,
     /// Whether somebody came since whose turn is not known.
@@ -164,25 +172,30 @@ impl Epoch {
         }
     }
 
-    /// No request is on its way.
-    fn commit(&mut self) {
-        if std::mem::take(&mut self.spoilt) {
+    /// No request is on its way at this moment. While it may not have been seen
+    /// yet what the last epoch dealt, nothing counts.
+    fn commit(&mut self, at: Duration, late: Duration) {
+        if std::mem::take(&mut self.spoilt) || at < self.since + late {
             self.open.clear();
             self.pieces.push(Vec::new());
         }
         if let Some(piece) = self.pieces.last_mut() {
-            piece.append(&mut self.open);
+            piece.push((at, std::mem::take(&mut self.open)));
         }
     }
 
-    fn judge(&self, plan: &Plan, truth: &Truth, until: Duration, wrong: &mut Vec<String>) {
+    fn judge(&self, case: Case<'_>, until: Duration, wrong: &mut Vec<String>) {
+        let Case { plan, run, truth, .. } = case;
         let span = (self.since, until);
         if self.dealt_to.iter().any(|(index, _)| truth.servers[*index].ails(span)) {
             return;
         }
         let schedule = smooth(&self.dealt_to.iter().map(|(_, weight)| *weight).collect::<Vec<_>>());
         for piece in &self.pieces {
-            if let Err(error) = check_schedule(piece, &schedule) {
+            let before = |(at, _): &&(Duration, Vec<Observation>)| *at + run.late <= until;
+            let certain = piece.iter().take_while(before).flat_map(|(_, part)| part.clone());
+            let piece: Vec<Observation> = certain.collect();
+            if let Err(error) = check_schedule(&piece, &schedule) {
                 let from = piece.first().map_or(0, |first| first.sent);
                 let names: Vec<_> = self
                     .dealt_to

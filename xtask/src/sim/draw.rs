@@ -4,6 +4,8 @@
 //! streams of their own, and each run leaves some kinds of faults out: what is
 //! always there hides what is rare.
 
+mod scenes;
+
 use fastrand::Rng;
 
 use super::{
@@ -30,6 +32,7 @@ pub(crate) fn draw(seed: u64) -> Plan {
     let (faults_ms, operations) = (FAULTS_MS, Vec::new());
     let mut plan = Plan { seed, faults_ms, balancer, network, servers, clients, operations };
     plan.operations = self::operations(&mut stream(seed, Stream::Faults, 0), &plan);
+    scenes::add(&mut stream(seed, Stream::Scenes, 0), &mut plan);
     plan
 }
 
@@ -111,6 +114,11 @@ fn operations(random: &mut Rng, plan: &Plan) -> Vec<Operation> {
         })
         .collect();
     operations.sort_by_key(|operation| operation.at_ms);
+    without_clashes(operations)
+}
+
+/// Of those that clash only the first.
+fn without_clashes(operations: Vec<Operation>) -> Vec<Operation> {
     let mut kept: Vec<Operation> = Vec::new();
     for operation in operations {
         if !kept.iter().any(|other| other.clashes_with(&operation)) {

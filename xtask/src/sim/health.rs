@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{
     config::{Check, round_trip},
+    judge::Case,
     plan::Plan,
     requests::Request,
     run::Run,
@@ -15,13 +16,8 @@ use super::{
 };
 
 /// Adds what is wrong.
-pub(crate) fn check(
-    plan: &Plan,
-    run: &Run,
-    truth: &Truth,
-    requests: &[Request],
-    wrong: &mut Vec<String>,
-) {
+pub(crate) fn check(case: Case<'_>, wrong: &mut Vec<String>) {
+    let Case { plan, run, truth, .. } = case;
     let mut view = View::new(plan, &run.done);
     let mut counts = vec![Count::default(); plan.servers.len()];
     // When what lb observes of each server changed, and to what.
@@ -52,7 +48,8 @@ pub(crate) fn check(
                 if !passed && !could_fail {
                     accuse("a probe failed, and it was well".into());
                 }
-                if passed && past.unhealthy.iter().any(|ill| ill.0 < span.0 && span.1 < ill.1) {
+                let ill = |ill: &Span| ill.0 + run.late < span.0 && span.1 + run.late * 2 < ill.1;
+                if passed && past.unhealthy.iter().any(ill) {
                     accuse("a probe passed, and it was not well".into());
                 }
                 count.probe(passed, span.0);
@@ -64,7 +61,7 @@ pub(crate) fn check(
                     accuse(what);
                 }
                 let since = history[index].last().map_or(Duration::ZERO, |(since, _)| *since);
-                if cause.starts_with("probe") && count.began < since {
+                if cause.starts_with("probe") && count.began + run.late < since {
                     accuse(format!("became {to} by a probe from before it was {from}"));
                 }
                 if to != "up" && !ailed_before(plan, truth, past, event.at) {
@@ -82,7 +79,7 @@ pub(crate) fn check(
             wrong.push(format!("server={name}: {what}"));
         }
     }
-    departures(plan, run, truth, requests, wrong);
+    departures(case, wrong);
 }
 
 /// Results of probes in a row since the last change of state.
@@ -209,13 +206,8 @@ fn complement(spans: &[Span], end: Duration) -> Vec<Span> {
 
 /// A removed server "finishes what it has, for at most the drain time", and is
 /// told to be drained as soon as it has nothing any more.
-fn departures(
-    plan: &Plan,
-    run: &Run,
-    truth: &Truth,
-    requests: &[Request],
-    wrong: &mut Vec<String>,
-) {
+fn departures(case: Case<'_>, wrong: &mut Vec<String>) {
+    let Case { plan, run, truth, requests } = case;
     let drain = super::plan::millis(plan.balancer.drain_ms);
     for (index, past) in truth.servers.iter().enumerate() {
         let name = &plan.servers[index].name;
@@ -239,7 +231,7 @@ fn departures(
             let busy = busy_until(requests, name, *from, run.took) + round_trip(plan);
             let by = busy.min(*from + drain) + round_trip(plan);
             let ails = past.ails((from.saturating_sub(Duration::from_secs(5)), *at));
-            if *at > *from + drain || (*at > by && !ails) {
+            if *at > *from + drain + run.late || (*at > by + run.late && !ails) {
                 wrong.push(format!(
                     "server={name}: removed at {} ms, its last answer ended at {} ms, {said:?} at {} ms",
                     from.as_millis(), busy.as_millis(), at.as_millis(),

@@ -32,10 +32,22 @@ const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
 /// For how long a kept connection may have lain idle, and a bit.
 const KEPT: Duration = Duration::from_secs(6);
 
+/// What is judged.
+#[derive(Clone, Copy)]
+pub(crate) struct Case<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) run: &'a Run,
+    /// How it really was.
+    pub(crate) truth: &'a Truth,
+    /// All of them, in the order in which they were sent.
+    pub(crate) requests: &'a [Request],
+}
+
 /// All that was wrong, a sentence each.
 pub(crate) fn judge(plan: &Plan, run: &Run) -> Vec<String> {
     let requests = collect(&run.events, &run.access);
     let truth = Truth::of(plan, run);
+    let case = Case { plan, run, truth: &truth, requests: &requests };
     let mut wrong = Vec::new();
     if let Err(violations) = ledger::check(&run.events) {
         wrong.extend(violations.0.iter().map(|violation| format!("ledger: {violation}")));
@@ -47,8 +59,8 @@ pub(crate) fn judge(plan: &Plan, run: &Run) -> Vec<String> {
         wrong.extend(court.unfounded(request).map(|what| request.accuse(&what)));
     }
     wrong.extend(court.retries_beyond_the_budget());
-    health::check(plan, run, &truth, &requests, &mut wrong);
-    dealing::check(plan, run, &truth, &requests, &mut wrong);
+    health::check(case, &mut wrong);
+    dealing::check(case, &mut wrong);
     wrong.extend(run.left.iter().map(|what| format!("left at the end: {what}")));
     wrong.extend(run.events.iter().filter_map(|event| match &event.kind {
         EventKind::Output { line, .. } if line.starts_with("ERROR") => Some(format!("lb: {line}")),
@@ -203,16 +215,23 @@ impl Court<'_> {
 
     /// Contract, table of failover: "within a retry budget (20 % of requests in
     /// flight, at least 3)". A retry is under way at least from its arrival to
-    /// a moment before its end.
+    /// a moment before the head of its answer, or else before its end.
     fn retries_beyond_the_budget(&self) -> Option<String> {
         let margin = round_trip(self.plan) * 2;
         let under_way = |request: &Request| {
-            let fresh = |(_, how, _): &(String, String, Duration)| {
-                was_sent(how) && how != "reused_closed" && how != "bad_answer"
+            // What a kept connection may have been the cause of costs no budget.
+            let costs = |(_, how, _): &&(String, String, Duration)| {
+                how == "closed" || how == "response_timeout"
             };
-            let (_, from, _) = request.reached.get(1)?;
-            let until = request.outcome.as_ref()?.0.checked_sub(margin)?;
-            (request.failed.first().is_some_and(fresh) && *from < until).then_some((*from, until))
+            let (failed_at, _, after) = request.failed.iter().find(costs)?;
+            let failed = (request.sent.0 + *after).saturating_sub(margin);
+            let elsewhere =
+                request.reached.iter().find(|(name, at, _)| *at >= failed && name != failed_at);
+            let (_, from, _) = elsewhere?;
+            let head = request.first_byte.map(|after| request.sent.0 + after);
+            let end = request.outcome.as_ref()?.0;
+            let until = head.unwrap_or(end).min(end).checked_sub(margin)?;
+            (*from < until).then_some((*from, until))
         };
         let retries: Vec<Span> = self.requests.iter().filter_map(under_way).collect();
         let limit = BUDGET.max(self.plan.clients.len() / 5);

@@ -14,8 +14,10 @@ mod exchange;
 mod health;
 mod host;
 mod judge;
+mod local;
 mod network;
 mod operations;
+mod phases;
 mod plan;
 mod random;
 mod replay;
@@ -27,18 +29,21 @@ mod swarm;
 mod tests;
 mod truth;
 mod view;
-mod voice;
+pub(crate) mod voice;
+mod watch;
 mod workload;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-pub(crate) use self::{
-    exchange::{Exchange, Next, Outcome},
-    plan::Plan,
-};
+pub(crate) use exchange::{Exchange, Next, Outcome};
+pub(crate) use host::{Host, Stream};
+pub(crate) use network::{Link, Network};
+pub(crate) use plan::Plan;
+pub(crate) use replay::{kept_plans, replay_locally};
+pub(crate) use watch::{hear_panics, watched};
 
 /// Which runs.
 #[derive(Debug, Args)]
@@ -64,12 +69,28 @@ pub(crate) struct Options {
     /// Run this plan instead of seeds.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "shard", "time"])]
     replay: Option<PathBuf>,
+    /// Where it is run. In `local`, by the `lb` program on real sockets in real
+    /// time; what those cannot do is left out, and told.
+    #[arg(long, value_enum, default_value = "sim", requires = "replay")]
+    world: Where,
+    /// Run this `lb` program instead of building one.
+    #[arg(long, value_name = "FILE", requires = "replay")]
+    lb: Option<PathBuf>,
     /// Print everything that happens in it.
     #[arg(long, requires = "replay")]
     log: bool,
     /// Print the plan of the first seed and end.
     #[arg(long, conflicts_with = "replay")]
     show: bool,
+}
+
+/// Where a plan is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Where {
+    /// In virtual time, over a simulated network.
+    Sim,
+    /// In real time, on real sockets.
+    Local,
 }
 
 fn shard(text: &str) -> Result<(u64, u64), String> {
@@ -90,7 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     match &options.replay {
-        Some(file) => replay::run_command(file, options.log),
+        Some(file) => replay::run_command(file, options),
         None => swarm::run(options),
     }
 }

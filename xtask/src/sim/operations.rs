@@ -1,11 +1,13 @@
 //! What happens to whom, and when.
 //!
 //! Owns the order in which operations begin and end, and what each does. What
-//! is done is noted in the event log before it is done.
+//! is done is noted in the event log before it is done. How `lb` and the network
+//! are reached is the [`Stage`]'s.
 
-use std::{collections::BTreeMap, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
-use lb::{balance::Wanted, control::Control};
+use anyhow::Result;
+use lb::balance::Wanted;
 use testbed::{backend::Backend, fault, fault::Health, log::EventLog};
 use tokio::{
     sync::Notify,
@@ -13,10 +15,9 @@ use tokio::{
 };
 
 use super::{
-    config::{self, Check},
-    network::Network,
+    config::Check,
+    network::Link,
     plan::{Fault, Plan, Probe, Way, What, millis},
-    run::LB,
 };
 
 /// An operation that began or ended.
@@ -32,32 +33,52 @@ pub(crate) struct Done {
     pub(crate) at: Duration,
 }
 
+/// Where a plan is played: how `lb` is told of changes, and what can be done to
+/// the network.
+///
+/// # Errors
+/// In all of them: the harness fails. What `lb` refuses is none, as another
+/// operation may have done it.
+pub(crate) trait Stage {
+    /// The file is read anew, with these weights.
+    async fn reload(&self, plan: &Plan, weights: &[u32], check: &Check) -> Result<()>;
+
+    /// The operator wants this of a server.
+    async fn want(&self, server: usize, wanted: Wanted) -> Result<()>;
+
+    /// A server joins.
+    async fn add(&self, plan: &Plan, server: usize, check: &Check) -> Result<()>;
+
+    /// A server leaves.
+    async fn delete(&self, server: usize) -> Result<()>;
+
+    /// Changes both directions between `lb` and a host; the flag says whether
+    /// it is the one from `lb`.
+    fn link(&self, host: &str, change: &mut dyn FnMut(&mut Link, bool));
+
+    /// Makes all links as usual again.
+    fn heal(&self);
+}
+
 /// All that operations reach.
-pub(crate) struct Reach<'a> {
+pub(crate) struct Reach<'a, S> {
     /// In the plan's order.
     pub(crate) backends: &'a [Backend],
-    pub(crate) network: Arc<Network>,
-    pub(crate) control: Arc<Control>,
-    /// Where servers and clients are.
-    pub(crate) names: BTreeMap<String, IpAddr>,
+    pub(crate) stage: &'a S,
     /// In the order of the plan's clients.
     pub(crate) aborts: Vec<Rc<Notify>>,
 }
 
-/// Where each server and client is.
-pub(crate) fn hosts_by_name(plan: &Plan, addresses: &[IpAddr]) -> BTreeMap<String, IpAddr> {
-    let servers = plan.servers.iter().map(|server| server.name.clone());
-    let names = servers.chain(plan.clients.iter().map(|client| client.name.clone()));
-    names.zip(addresses.iter().copied()).collect()
-}
-
 /// Carries out all of a plan's operations; on return the time of faults is
 /// over and everything is undone.
+///
+/// # Errors
+/// The harness fails.
 pub(crate) async fn carry_out(
     plan: &Plan,
     (log, origin): (&EventLog, Instant),
-    reach: &Reach<'_>,
-) -> Vec<Done> {
+    reach: &Reach<'_, impl Stage>,
+) -> Result<Vec<Done>> {
     let began = Instant::now();
     let mut done = Vec::new();
     let mut check = Check::first(plan);
@@ -68,12 +89,12 @@ pub(crate) async fn carry_out(
         let seq = log.note(format!("operation={} {verb} {what:?}", operation + 1));
         done.push(Done { operation, begins, seq, at: origin.elapsed() });
         check.after(what);
-        reach.apply(plan, what, begins, &check).await;
+        reach.apply(plan, what, begins, &check).await?;
     }
     sleep_until(began + millis(plan.faults_ms)).await;
     log.note("healed");
-    reach.network.heal();
-    done
+    reach.stage.heal();
+    Ok(done)
 }
 
 /// Beginnings and ends in order: time, operation, whether it begins.
@@ -97,8 +118,8 @@ impl What {
     }
 }
 
-impl Reach<'_> {
-    async fn apply(&self, plan: &Plan, what: &What, begins: bool, check: &Check) {
+impl<S: Stage> Reach<'_, S> {
+    async fn apply(&self, plan: &Plan, what: &What, begins: bool, check: &Check) -> Result<()> {
         match what {
             What::Partition { host, one_way } => {
                 let spared = match one_way {
@@ -122,7 +143,7 @@ impl Reach<'_> {
                 }
             }
             What::Reload { weights, .. } => {
-                self.control.replace(config::of(plan, weights, check), "plan");
+                self.stage.reload(plan, weights, check).await?;
             }
             What::Drain { server } | What::Disable { server } => {
                 let wanted = match (begins, what) {
@@ -130,21 +151,14 @@ impl Reach<'_> {
                     (true, What::Drain { .. }) => Wanted::Draining,
                     (true, _) => Wanted::Disabled,
                 };
-                // It may have been removed meanwhile.
-                let index = plan.server(server).unwrap_or_default();
-                let _ = self.control.want(&config::authority(index), wanted, "plan");
+                self.stage.want(plan.server(server).unwrap_or_default(), wanted).await?;
             }
             What::Delete { server } | What::Add { server } => {
                 let index = plan.server(server).unwrap_or_default();
                 let adds = matches!(what, What::Add { .. }) == begins;
-                // A reload may have done it.
                 match adds {
-                    true => {
-                        let weight = plan.servers[index].weight;
-                        let server = config::server(plan, index, weight, check);
-                        drop(self.control.add(server, "plan"));
-                    }
-                    false => drop(self.control.delete(&config::authority(index), "plan")),
+                    true => self.stage.add(plan, index, check).await?,
+                    false => self.stage.delete(index).await?,
                 }
             }
             What::Crash { server } => {
@@ -168,6 +182,7 @@ impl Reach<'_> {
                 apply_to_backend(backend, what, begins).await;
             }
         }
+        Ok(())
     }
 
     /// Cuts the links between `lb` and a host, or mends them; but not the spared
@@ -180,12 +195,8 @@ impl Reach<'_> {
         });
     }
 
-    /// Changes both directions between `lb` and a host; the flag says whether
-    /// it is the one from `lb`.
-    fn link(&self, host: &str, mut change: impl FnMut(&mut super::network::Link, bool)) {
-        let Some(address) = self.names.get(host) else { return };
-        self.network.change(LB, *address, |link| change(link, true));
-        self.network.change(*address, LB, |link| change(link, false));
+    fn link(&self, host: &str, mut change: impl FnMut(&mut Link, bool)) {
+        self.stage.link(host, &mut change);
     }
 }
 

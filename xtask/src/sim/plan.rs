@@ -5,9 +5,11 @@
 //!
 //! Times are milliseconds of virtual time since the first request may be sent.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+mod check;
 
-use anyhow::{Context, Result, ensure};
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// One run.
@@ -287,70 +289,6 @@ impl Plan {
     pub(crate) fn server(&self, name: &str) -> Option<usize> {
         self.servers.iter().position(|server| server.name == name)
     }
-
-    fn check(&self) -> Result<()> {
-        let mut names = BTreeSet::new();
-        let servers = self.servers.iter().map(|server| &server.name);
-        for name in servers.chain(self.clients.iter().map(|client| &client.name)) {
-            ensure!(name != "lb" && names.insert(name), "the name {name} is taken");
-        }
-        ensure!(self.servers.len() <= 200 && self.clients.len() <= 200, "at most 200 of a kind");
-        ensure!(!self.clients.is_empty(), "no client");
-        ensure!(self.balancer.rise > 0 && self.balancer.fall > 0, "rise and fall are at least 1");
-        let health = &self.balancer;
-        ensure!(health.timeout_ms <= health.period_ms, "timeout_ms is longer than period_ms");
-        ensure!(health.timeout_ms > 0, "timeout_ms is 0");
-        for (index, operation) in self.operations.iter().enumerate() {
-            self.check_operation(operation)?;
-            let clash = self.operations[..index].iter().find(|other| other.clashes_with(operation));
-            ensure!(clash.is_none(), "{operation:?} overlaps {clash:?}");
-        }
-        Ok(())
-    }
-
-    fn check_operation(&self, operation: &Operation) -> Result<()> {
-        use What::{
-            Abort, Add, BlackHole, CloseIdle, Crash, Delete, Disable, Drain, Fault, Health, Kill,
-            Lossy, Partition, Reload, Slow, Stop,
-        };
-        let is_client = |name: &String| self.clients.iter().any(|client| client.name == *name);
-        let known = match &operation.what {
-            Kill { server }
-            | Crash { server }
-            | Stop { server }
-            | BlackHole { server }
-            | CloseIdle { server } => server,
-            Health { server, .. } | Fault { server, .. } | Drain { server } => server,
-            Disable { server } | Delete { server } | Add { server } => server,
-            Partition { host, .. } | Slow { host, .. } | Lossy { host, .. } if is_client(host) => {
-                return Ok(());
-            }
-            Partition { host, .. } | Slow { host, .. } | Lossy { host, .. } => host,
-            Abort { client } => {
-                ensure!(is_client(client), "there is no client {client}");
-                return Ok(());
-            }
-            Reload { weights, rise, fall, period_ms } => {
-                let configured = self.servers.iter().filter(|server| !server.spare).count();
-                ensure!(weights.len() == configured, "reload: a weight for each server");
-                ensure!(*rise > 0 && *fall > 0, "reload: rise and fall are at least 1");
-                let timeout = self.balancer.timeout_ms;
-                ensure!(*period_ms >= timeout, "reload: period_ms is less than timeout_ms");
-                return Ok(());
-            }
-        };
-        ensure!(self.server(known).is_some(), "there is no server {known}");
-        if let Add { server } = &operation.what {
-            let spare = self.server(server).is_some_and(|index| self.servers[index].spare);
-            ensure!(spare, "add: {server} is not spare");
-        }
-        ensure!(
-            operation.at_ms < self.faults_ms,
-            "an operation at {} ms, after the faults",
-            operation.at_ms
-        );
-        Ok(())
-    }
 }
 
 impl What {
@@ -373,31 +311,6 @@ impl What {
             }
             What::Abort { client } => Some(client),
             What::Reload { .. } => None,
-        }
-    }
-}
-
-impl Operation {
-    /// Whether the end of one would end the other too: they change the same
-    /// thing, and overlap.
-    pub(crate) fn clashes_with(&self, other: &Operation) -> bool {
-        let (first, second) = if self.at_ms <= other.at_ms { (self, other) } else { (other, self) };
-        self.what.aspect() == other.what.aspect()
-            && self.what.target() == other.what.target()
-            && second.at_ms <= first.at_ms + first.for_ms
-    }
-}
-
-impl What {
-    /// Which aspect of its target it changes.
-    fn aspect(&self) -> &'static str {
-        match self {
-            What::Kill { .. } | What::Crash { .. } | What::Stop { .. } | What::BlackHole { .. } => {
-                "process"
-            }
-            What::Drain { .. } | What::Disable { .. } => "wanted",
-            What::Delete { .. } | What::Add { .. } => "configured",
-            other => other.word(),
         }
     }
 }

@@ -15,6 +15,8 @@ pub(crate) enum Stream {
     Workload,
     /// What breaks, and when.
     Faults,
+    /// What breaks together.
+    Scenes,
     /// Jitter and losses while a plan runs.
     Network,
     /// A client's requests.

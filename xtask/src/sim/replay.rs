@@ -1,26 +1,27 @@
 //! One plan from a file.
 
 use std::{
+    fs,
     path::Path,
-    process::ExitCode,
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
+    process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::{
+    Options, Where,
     judge::judge,
-    plan::Plan,
+    local,
+    plan::{Operation, Plan},
     run::{Run, run},
+    watch::watched,
 };
+use crate::programs;
 
-/// How long a run may take in real time: a hundred times what it needs.
-const WATCHDOG: Duration = Duration::from_secs(120);
-
-/// How the violation of a run begins that takes longer.
-const HANGS: &str = "it does not end";
+/// How much time of a processor a run may take: twenty times what the longest
+/// needs.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// How many violations are printed.
 const SHOWN: usize = 20;
@@ -28,29 +29,26 @@ const SHOWN: usize = 20;
 /// Carries out a plan on a thread of its own, and judges it.
 ///
 /// # Errors
-/// It cannot be carried out, it panics, or it does not end: then its thread is
-/// left behind.
+/// It cannot be carried out, it panics, or it does not end: see [`watched`].
 pub(crate) fn verdict(plan: &Plan) -> Result<(Run, Vec<String>)> {
     let plan = plan.clone();
-    let (done, outcome) = mpsc::channel();
-    let name = format!("seed-{}", plan.seed);
-    thread::Builder::new().name(name).spawn(move || {
-        let judged = run(&plan).map(|run| {
-            let wrong = judge(&plan, &run);
-            (run, wrong)
-        });
-        let _ = done.send(judged);
-    })?;
-    match outcome.recv_timeout(WATCHDOG) {
-        Ok(judged) => judged,
-        Err(RecvTimeoutError::Disconnected) => bail!("it panicked"),
-        Err(RecvTimeoutError::Timeout) => bail!("{HANGS} within {WATCHDOG:?} of real time"),
-    }
+    watched(&format!("seed-{}", plan.seed), LIMIT, move || {
+        let run = run(&plan)?;
+        let wrong = judge(&plan, &run);
+        Ok((run, wrong))
+    })
 }
 
-/// Whether a violation is that the run does not end.
-pub(super) fn hangs(wrong: &[String]) -> bool {
-    wrong.iter().any(|what| what.starts_with(HANGS))
+/// Whether a plan fails, tried in a process of its own: with it ends a thread
+/// that nothing else can end.
+pub(super) fn fails_elsewhere(plan: &Plan) -> Result<bool> {
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(&file, plan.to_text()?)?;
+    let mut replay = Command::new(std::env::current_exe()?);
+    replay.args(["sim", "--replay"]).arg(file.path());
+    let status =
+        replay.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    Ok(status.code() == Some(1))
 }
 
 /// What is wrong with a plan, if anything.
@@ -61,8 +59,38 @@ pub(crate) fn violations(plan: &Plan) -> Vec<String> {
     }
 }
 
+/// The plans that are kept and that real sockets can play as they are, by name.
+///
+/// # Errors
+/// One cannot be read.
+pub(crate) fn kept_plans() -> Result<Vec<(String, Plan)>> {
+    let mut plans = Vec::new();
+    for entry in programs::workspace().join("tests/plans").read_dir()? {
+        let path = entry?.path();
+        let (plan, left_out) = local::playable(&Plan::read(&path)?);
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if left_out.is_empty() {
+            plans.push((name, plan));
+        }
+    }
+    plans.sort_by(|(first, _), (second, _)| first.cmp(second));
+    Ok(plans)
+}
+
+/// Plays one of them by this program.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn replay_locally(plan: &Plan, lb: &Path) -> Result<(), String> {
+    match local::verdict(plan, lb) {
+        Ok((_, wrong)) if wrong.is_empty() => Ok(()),
+        Ok((_, wrong)) => Err(wrong.join("\n")),
+        Err(error) => Err(format!("{error:#}")),
+    }
+}
+
 /// `--replay`.
-pub(super) fn run_command(file: &Path, log: bool) -> Result<ExitCode> {
+pub(super) fn run_command(file: &Path, options: &Options) -> Result<ExitCode> {
     let plan = match Plan::read(file) {
         Ok(plan) => plan,
         Err(error) => {
@@ -70,9 +98,23 @@ pub(super) fn run_command(file: &Path, log: bool) -> Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let wrong = match verdict(&plan) {
+    let judged = match options.world {
+        Where::Sim => verdict(&plan),
+        Where::Local => {
+            let lb = match &options.lb {
+                Some(lb) => lb.clone(),
+                None => programs::build(false)?.lb,
+            };
+            let (plan, left_out) = local::playable(&plan);
+            for Operation { at_ms, what, .. } in left_out {
+                println!("left out, as real sockets cannot do it: at {at_ms} ms {what:?}");
+            }
+            local::verdict(&plan, &lb)
+        }
+    };
+    let wrong = match judged {
         Ok((run, wrong)) => {
-            if log {
+            if options.log {
                 run.events.iter().for_each(|event| println!("{event}"));
                 print!("{}", run.access);
             }

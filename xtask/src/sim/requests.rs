@@ -25,6 +25,8 @@ pub(crate) struct Request {
     /// Attempts that came to nothing, as `lb` says: server, how, and after how
     /// long.
     pub(crate) failed: Vec<(String, String, Duration)>,
+    /// After how long the head of a server's answer was there, as `lb` says.
+    pub(crate) first_byte: Option<Duration>,
 }
 
 /// How a request ended for its client.
@@ -63,6 +65,7 @@ pub(crate) fn collect(events: &[Event], access: &str) -> Vec<Request> {
                 reached: Vec::new(),
                 outcome: None,
                 failed: said.get(&**target).map_or_else(Vec::new, |line| failures(line)),
+                first_byte: said.get(&**target).and_then(|line| first_byte(line)),
             };
             requests.insert(*nonce, request);
             continue;
@@ -104,6 +107,11 @@ fn failures(line: &str) -> Vec<(String, String, Duration)> {
         Some((server.to_owned(), how.to_owned(), after))
     };
     failed.split(',').filter_map(one).collect()
+}
+
+fn first_byte(line: &str) -> Option<Duration> {
+    let millis: f64 = word(line, " first_byte_ms=")?.parse().ok()?;
+    Some(Duration::from_secs_f64(millis / 1e3))
 }
 
 /// What stands behind `key`, to the next space or quote.

@@ -1,57 +1,53 @@
 //! Carries out a plan in virtual time: `lb`, backends and clients on hosts of
 //! their own, all on this thread.
 //!
-//! Owns the phases: faults, healing, strict rotation again, idleness, the end.
-//! Judges nothing: see [`super::judge`]. What happens when is
-//! [`super::operations`]'s, the network [`super::network`]'s.
+//! Owns the hosts, and `lb` as a task. Judges nothing: see [`super::judge`]. The
+//! phases are [`super::phases`]'s, the network [`super::network`]'s.
 
 use std::{
-    cell::Cell,
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lb::{
     access_log::{AccessLog, Format},
+    balance::Wanted,
     control::Control,
     output::Output,
 };
 use testbed::{
     backend::Backend,
-    client::Client,
     log::{Event, EventLog},
 };
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{Notify, oneshot},
+    sync::oneshot,
     task::{JoinHandle, spawn_local},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 use turmoil_net::netstat;
 
 use super::{
-    config::{self, PORT},
+    config::{self, Check, PORT},
     host::Host,
     network::{Link, Network},
-    operations::{self, Done, Reach},
+    operations::{Done, Stage},
+    phases::{Played, play},
     plan::{Plan, millis},
     random::{Stream, stream},
     voice,
-    workload::{self, Asker},
+    watch::hear_panics,
 };
 
 /// Where `lb` is.
 pub(crate) const LB: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
-/// How long connections that nobody uses are left to be closed: `lb` keeps
-/// them for 4 s, and looks once a second.
-const IDLE: Duration = Duration::from_secs(6);
-
-/// How many requests each client sends at the end.
-pub(crate) const LAST_REQUESTS: usize = 10;
+/// How long healing and the end may take: more than all that has a limit of
+/// its own.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What became of a plan.
 pub(crate) struct Run {
@@ -67,6 +63,9 @@ pub(crate) struct Run {
     pub(crate) left: Vec<String>,
     /// How long it took, in virtual time.
     pub(crate) took: Duration,
+    /// By how much something may be seen later than it happens; in virtual time
+    /// nothing is.
+    pub(crate) late: Duration,
 }
 
 /// Carries out `plan`.
@@ -92,7 +91,17 @@ pub(crate) fn run(plan: &Plan) -> Result<Run> {
         .start_paused(true)
         .build_local(LocalOptions::default())
         .context("cannot start a runtime")?;
-    runtime.block_on(World { plan, network: network.clone(), hosts, addresses }.run())
+    let world = World { plan, network: network.clone(), hosts, addresses };
+    let limit = millis(plan.faults_ms) + PATIENCE;
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = network.stands_still() => bail!("it never ends: time stands still"),
+            ran = timeout(limit, world.run()) => {
+                ran.with_context(|| format!("it does not end within {limit:?}"))?
+            }
+        }
+    })
 }
 
 /// `lb`, then servers, then clients.
@@ -116,36 +125,23 @@ impl World<'_> {
         let began = Instant::now();
         let log = EventLog::new();
         let _voice = voice::listen(&log);
+        hear_panics(&log);
         spawn_local(self.network.clone().run());
         let backends = self.backends(&log).await?;
         let output = Output::in_memory();
         let mut balancer = self.balancer(&output).await?;
-        let stop = Rc::new(Cell::new(false));
-        let (askers, working) = self.clients(&log, &stop);
-
         let control = balancer.control.clone();
-        let network = self.network.clone();
-        let names = operations::hosts_by_name(self.plan, &self.addresses[1..]);
-        let aborts = askers;
-        let reach = Reach { backends: &backends, network, control, names, aborts };
-        let done = operations::carry_out(self.plan, (&log, began), &reach).await;
-
-        sleep_until(Instant::now() + config::recovery(self.plan, &done)).await;
-        stop.set(true);
-        let mut clients = Vec::new();
-        for client in working {
-            clients.push(client.await.context("a client panicked")?);
-        }
-        let strict = log.len();
-        let last = clients.into_iter().map(|asker| spawn_local(asker.last(LAST_REQUESTS)));
-        for client in last.collect::<Vec<_>>() {
-            client.await.context("a client panicked")?;
-        }
-        sleep(IDLE).await;
+        let names = hosts_by_name(self.plan, &self.addresses[1..]);
+        let stage = Simulated { control, network: self.network.clone(), names };
+        let clients = self.hosts[1 + self.plan.servers.len()..].to_vec();
+        let lb = SocketAddr::new(LB, PORT);
+        let played = play(self.plan, (&log, began), (lb, clients), &backends, &stage).await?;
         let left = self.left(&balancer.control);
         balancer.stop().await?;
         let access = String::from_utf8_lossy(&output.take()).into_owned();
-        Ok(Run { events: log.events(), done, access, strict, left, took: began.elapsed() })
+        let Played { done, strict } = played;
+        let (events, took, late) = (log.events(), began.elapsed(), Duration::ZERO);
+        Ok(Run { events, done, access, strict, left, took, late })
     }
 
     async fn backends(&self, log: &EventLog) -> Result<Vec<Backend>> {
@@ -175,24 +171,6 @@ impl World<'_> {
         Ok(Balancer { control, stop: Some(stop), run })
     }
 
-    fn clients(
-        &self,
-        log: &EventLog,
-        stop: &Rc<Cell<bool>>,
-    ) -> (Vec<Rc<Notify>>, Vec<JoinHandle<Asker<Host>>>) {
-        let hosts = &self.hosts[1 + self.plan.servers.len()..];
-        let with_hosts = self.plan.clients.iter().zip(hosts).enumerate();
-        let start = with_hosts.map(|(index, (client, host))| {
-            let random = stream(self.plan.seed, Stream::Client, workload::number(client, index));
-            let lb = SocketAddr::new(LB, PORT);
-            let connection = Client::on(host.clone(), &client.name, lb, log);
-            let abort = Rc::new(Notify::new());
-            let asker = Asker::new(client.clone(), connection, random, abort.clone());
-            (abort, spawn_local(asker.work(stop.clone())))
-        });
-        start.unzip()
-    }
-
     /// What is still there that should not be.
     fn left(&self, control: &Control) -> Vec<String> {
         let mut left = Vec::new();
@@ -216,6 +194,53 @@ impl World<'_> {
             left.push(format!("{} connections to servers", kept.len()));
         }
         left
+    }
+}
+
+/// Where each server and client is.
+fn hosts_by_name(plan: &Plan, addresses: &[IpAddr]) -> BTreeMap<String, IpAddr> {
+    let servers = plan.servers.iter().map(|server| server.name.clone());
+    let names = servers.chain(plan.clients.iter().map(|client| client.name.clone()));
+    names.zip(addresses.iter().copied()).collect()
+}
+
+/// `lb` in process, on the simulated network.
+struct Simulated {
+    control: Arc<Control>,
+    network: Arc<Network>,
+    names: BTreeMap<String, IpAddr>,
+}
+
+impl Stage for Simulated {
+    async fn reload(&self, plan: &Plan, weights: &[u32], check: &Check) -> Result<()> {
+        self.control.replace(config::of(plan, weights, check), "plan");
+        Ok(())
+    }
+
+    async fn want(&self, server: usize, wanted: Wanted) -> Result<()> {
+        let _ = self.control.want(&config::authority(server), wanted, "plan");
+        Ok(())
+    }
+
+    async fn add(&self, plan: &Plan, server: usize, check: &Check) -> Result<()> {
+        let weight = plan.servers[server].weight;
+        let _ = self.control.add(config::server(plan, server, weight, check), "plan");
+        Ok(())
+    }
+
+    async fn delete(&self, server: usize) -> Result<()> {
+        let _ = self.control.delete(&config::authority(server), "plan");
+        Ok(())
+    }
+
+    fn link(&self, host: &str, change: &mut dyn FnMut(&mut Link, bool)) {
+        let Some(address) = self.names.get(host) else { return };
+        self.network.change(LB, *address, |link| change(link, true));
+        self.network.change(*address, LB, |link| change(link, false));
+    }
+
+    fn heal(&self) {
+        self.network.heal();
     }
 }
 

@@ -5,34 +5,60 @@
 
 use super::{
     plan::{Balancer, Network, Plan, What},
-    replay::violations,
+    replay::{fails_elsewhere, violations},
 };
 
 /// How many runs it may take.
 const RUNS: usize = 400;
 
+/// How many, where each that fails takes seconds.
+const SLOW_RUNS: usize = 60;
+
 /// Makes `plan` smaller for as long as it fails.
 pub(crate) fn shrink(plan: &Plan) -> Plan {
-    let mut shrinker = Shrinker { best: plan.clone(), left: RUNS };
-    loop {
-        let before = shrinker.best.clone();
-        shrinker.drop_operations();
-        shrinker.drop_clients();
-        shrinker.drop_servers();
-        shrinker.round();
-        if shrinker.best == before || shrinker.left == 0 {
-            return shrinker.best;
-        }
-    }
+    Shrinker { best: plan.clone(), left: RUNS, fails: |plan| !violations(plan).is_empty() }.run()
+}
+
+/// The same for one whose thread never ends.
+pub(crate) fn shrink_elsewhere(plan: &Plan) -> Plan {
+    // What cannot be tried is no smaller plan.
+    let fails = |plan: &Plan| fails_elsewhere(plan).unwrap_or(false);
+    Shrinker { best: plan.clone(), left: SLOW_RUNS, fails }.run()
 }
 
 struct Shrinker {
     /// Fails.
     best: Plan,
     left: usize,
+    fails: fn(&Plan) -> bool,
 }
 
 impl Shrinker {
+    fn run(mut self) -> Plan {
+        self.shorten();
+        loop {
+            let before = self.best.clone();
+            self.drop_operations();
+            self.drop_clients();
+            self.drop_servers();
+            self.round();
+            if self.best == before || self.left == 0 {
+                return self.best;
+            }
+        }
+    }
+
+    /// Halves the time of faults, which makes each further run shorter.
+    fn shorten(&mut self) {
+        while self.best.faults_ms > 1000
+            && self.consider(|plan| {
+                plan.faults_ms /= 2;
+                let end = plan.faults_ms;
+                plan.operations.retain(|operation| operation.at_ms < end);
+            })
+        {}
+    }
+
     /// Takes the plan if it fails too.
     fn consider(&mut self, change: impl FnOnce(&mut Plan)) -> bool {
         let mut plan = self.best.clone();
@@ -41,7 +67,7 @@ impl Shrinker {
             return false;
         }
         self.left -= 1;
-        let fails = !violations(&plan).is_empty();
+        let fails = (self.fails)(&plan);
         if fails {
             self.best = plan;
         }

@@ -20,9 +20,10 @@ use super::{
     coverage::Coverage,
     draw::draw,
     plan::Plan,
-    replay::{hangs, print_violations, verdict},
+    replay::{print_violations, verdict},
     run::Run,
-    shrink::shrink,
+    shrink::{shrink, shrink_elsewhere},
+    watch::spins,
 };
 
 /// After how many failures no further ones are shrunk.
@@ -45,15 +46,16 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let next = AtomicUsize::new(0);
     let (sender, outcomes) = mpsc::channel();
     let clock = Clock::start();
-    let failed = AtomicBool::new(false);
+    let (failed, spinning) = (AtomicBool::new(false), AtomicBool::new(false));
     let mut tally = Tally::new(seeds.len());
     thread::scope(|scope| {
         for _ in 0..cores {
             let (sender, next, seeds, clock) = (sender.clone(), &next, &seeds, &clock);
-            let (failed, first) = (&failed, options.first);
+            let (failed, spinning, first) = (&failed, &spinning, options.first);
             let goes_on = move || {
                 let in_time = options.time.is_none_or(|limit| clock.elapsed() < limit);
-                in_time && !(first && failed.load(Ordering::Relaxed))
+                let enough = first && failed.load(Ordering::Relaxed);
+                in_time && !enough && !spinning.load(Ordering::Relaxed)
             };
             scope.spawn(move || {
                 while goes_on()
@@ -65,10 +67,12 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         drop(sender);
         for outcome in outcomes {
             failed.fetch_or(!outcome.wrong.is_empty(), Ordering::Relaxed);
+            // Its thread keeps a core busy to the end.
+            spinning.fetch_or(spins(&outcome.wrong), Ordering::Relaxed);
             tally.add(outcome, clock.elapsed());
         }
     });
-    tally.finish(&options.save, clock.elapsed())
+    tally.finish(options, clock.elapsed())
 }
 
 impl Options {
@@ -170,7 +174,8 @@ impl Tally {
         }
     }
 
-    fn finish(self, save: &Path, elapsed: Duration) -> Result<ExitCode> {
+    fn finish(self, options: &Options, elapsed: Duration) -> Result<ExitCode> {
+        let shrunk = if options.first { 1 } else { SHRUNK };
         self.bar.finish_and_clear();
         print!("{}", self.coverage);
         let mut failures: Vec<_> = self.failures.iter().collect();
@@ -178,10 +183,9 @@ impl Tally {
         for (number, (plan, wrong)) in failures.iter().enumerate() {
             println!("\nseed {} failed:", plan.seed);
             print_violations(wrong);
-            if number < SHRUNK {
-                // Each try of one that hangs would cost a thread.
-                let smallest = if hangs(wrong) { (*plan).clone() } else { shrink(plan) };
-                show(&smallest, save)?;
+            if number < shrunk {
+                let smallest = if spins(wrong) { shrink_elsewhere(plan) } else { shrink(plan) };
+                show(&smallest, &options.save)?;
             }
         }
         println!("{} in {:.1} s", self.rates(elapsed), elapsed.as_secs_f64());
@@ -190,7 +194,8 @@ impl Tally {
             println!("{never} things that must occur never did");
         }
         let failed = self.failures.len();
-        println!("{} passed, {failed} failed, 0 skipped", self.passed);
+        let unrun = self.bar.length().unwrap_or(0) as usize - self.passed - failed;
+        println!("{} passed, {failed} failed, {unrun} skipped", self.passed);
         Ok(ExitCode::from(u8::from(failed > 0 || never > 0)))
     }
 }

@@ -61,7 +61,8 @@ impl Truth {
         for (position, done) in run.done.iter().enumerate().filter(|(_, done)| done.begins) {
             let end = run.done[position..].iter();
             let mut end = end.filter(|other| other.operation == done.operation && !other.begins);
-            let span = (done.at, end.next().map_or(done.at, |end| end.at));
+            // What is undone takes effect a moment later.
+            let span = (done.at, end.next().map_or(done.at, |end| end.at) + run.late);
             truth.add(plan, done, span);
         }
         for (index, past) in truth.servers.iter_mut().enumerate() {

@@ -16,11 +16,12 @@ pub(super) fn render(results: &Results) -> Result<String> {
 }
 
 fn suite(family: &[Run], results: &Results) -> TestSuite {
-    let Target { name, version } = &results.target;
+    let Target { name, version, world } = &results.target;
     let mut suite = TestSuite::new(family.first().map_or("", |run| run.family));
     suite.set_time(family.iter().map(|run| Duration::from_secs_f64(run.seconds)).sum());
     suite.add_property(("target", name.as_str()));
     suite.add_property(("target_version", version.as_str()));
+    suite.add_property(("world", world.word()));
     suite.add_property(("began", results.began.as_str()));
     suite.add_test_cases(family.iter().map(case));
     suite

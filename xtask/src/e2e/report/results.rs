@@ -35,6 +35,31 @@ pub(crate) struct Target {
     pub(crate) name: String,
     /// What it says of itself; empty if it says nothing.
     pub(crate) version: String,
+    /// Where it was judged.
+    pub(crate) world: WorldName,
+}
+
+/// Where a balancer is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WorldName {
+    /// Our program, on real sockets.
+    Local,
+    /// Ours in process, in virtual time over a simulated network.
+    Sim,
+    /// Another balancer, on real sockets.
+    Target,
+}
+
+impl WorldName {
+    /// The word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            WorldName::Local => "local",
+            WorldName::Sim => "sim",
+            WorldName::Target => "target",
+        }
+    }
 }
 
 /// How many runs ended how.
@@ -99,19 +124,26 @@ impl Results {
 }
 
 impl Target {
-    /// `name` at `version`.
+    /// Another balancer: `name` at `version`.
     pub(crate) fn named(name: &str, version: &str) -> Self {
-        Target { name: name.to_owned(), version: version.to_owned() }
+        let world = WorldName::Target;
+        Target { name: name.to_owned(), version: version.to_owned(), world }
     }
 
-    /// `name`, at the version that the first line of `program --version` says.
+    /// Our own in process.
+    pub(crate) fn simulated() -> Self {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Target { name: "lb".into(), version, world: WorldName::Sim }
+    }
+
+    /// Our program `name`, at the version that the first line of `program --version` says.
     pub(crate) fn of(name: &str, program: &std::path::Path) -> Self {
         let asked = Command::new(program).arg("--version").stdin(Stdio::null()).output();
         let said = asked.ok().filter(|output| output.status.success());
         let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         let line = said.as_deref().and_then(|text| text.lines().next()).unwrap_or_default();
         let version = line.strip_prefix(name).unwrap_or(line).trim().to_owned();
-        Target { name: name.to_owned(), version }
+        Target { name: name.to_owned(), version, world: WorldName::Local }
     }
 }
 

@@ -36,7 +36,9 @@ pub(crate) fn list(scenarios: &[&Scenario]) {
             ClockName::Statistics => "statistics",
         };
         let name = scenario.full_name();
-        println!("{:>3}  {name:<44} {clock:<11} {}", scenario.number, scenario.asserts);
+        let worlds = if scenario.simulated { "local,sim" } else { "local" };
+        let (number, asserts) = (scenario.number, scenario.asserts);
+        println!("{number:>3}  {name:<44} {worlds:<10} {clock:<11} {asserts}");
     }
 }
 

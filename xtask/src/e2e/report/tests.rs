@@ -13,7 +13,7 @@ use testbed::{
     log::{Event, EventKind, EventLog},
 };
 
-use super::{timeline::telling, *};
+use super::{results::WorldName, timeline::telling, *};
 use crate::e2e::{
     Clock,
     runner::{Failure, Scenario, Verdict},
@@ -26,6 +26,7 @@ mod browser;
 const fn scenario(number: u32, name: &'static str) -> Scenario {
     Scenario {
         judges: crate::e2e::Judges::Ours,
+        simulated: false,
         number,
         group: if number < 3 { "rotation" } else { "failover" },
         name,
@@ -126,7 +127,7 @@ fn outcomes() -> Vec<Outcome> {
 }
 
 fn results_of(outcomes: &[Outcome]) -> Results {
-    let target = Target { name: "lb".into(), version: "0.1.0".into() };
+    let target = Target { name: "lb".into(), version: "0.1.0".into(), world: WorldName::Local };
     let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     Results::of(target, began, Duration::from_secs(9), outcomes, " --release")
 }
