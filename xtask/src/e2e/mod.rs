@@ -30,7 +30,7 @@ pub(crate) use balancer::Balancer;
 pub(crate) use clock::Clock;
 pub(crate) use runner::{Judges, Scenario};
 pub(crate) use targets::{Bounds, Routing};
-pub(crate) use world::World;
+pub(crate) use world::{World, with_processes};
 
 /// What to run, and how.
 #[derive(Debug, Args)]
