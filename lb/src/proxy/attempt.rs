@@ -165,7 +165,7 @@ async fn connect_or_reuse<N: Net>(
     let began = Instant::now();
     let error = match connect(&worker.net, upstream, permit, limit, server.epoch).await {
         Ok(mut connection) => {
-            connection.extra = reuse == Reuse::Never;
+            connection.extra = !pool.lends(reuse, began);
             return Ok((connection, false));
         }
         Err(error) => error,

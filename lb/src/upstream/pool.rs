@@ -87,10 +87,7 @@ impl<N: Net> Pool<N> {
         reuse: Reuse,
         now: Instant,
     ) -> Option<Box<Connection<N::Stream>>> {
-        if reuse == Reuse::Never {
-            return None;
-        }
-        if reuse == Reuse::Recent && self.distrusted.get().is_some_and(|until| now < until) {
+        if !self.lends(reuse, now) {
             return None;
         }
         while let Some(connection) = idle.pop() {
@@ -117,6 +114,16 @@ impl<N: Net> Pool<N> {
             self.died(age, now);
         }
         None
+    }
+
+    /// Whether it gives kept connections to such a request at all. One that is
+    /// opened because it does not is an extra one.
+    pub fn lends(&self, reuse: Reuse, now: Instant) -> bool {
+        match reuse {
+            Reuse::Any => true,
+            Reuse::Recent => self.distrusted.get().is_none_or(|until| now >= until),
+            Reuse::Never => false,
+        }
     }
 
     /// A kept connection has ended, `age` after it was last in use.
