@@ -152,6 +152,14 @@ impl<N: Net> Pool<N> {
         }
     }
 
+    /// Closes the connection that has been idle for longest; false if none is.
+    pub fn close_oldest(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        self.tally.idle.set(idle.len() as u64);
+        oldest.is_some()
+    }
+
     /// Resolves when a connection may have come back.
     pub async fn returned(&self) {
         let _waiting = Waiting::begin(&self.waiting);
