@@ -12,6 +12,7 @@ mod mutants;
 mod programs;
 mod scenarios;
 mod sim;
+mod soak;
 mod strict;
 
 use std::{process::ExitCode, sync::Arc};
@@ -44,6 +45,8 @@ enum Task {
     Demo(demo::Options),
     /// Run `lb` in virtual time through random faults, thousands of times.
     Sim(sim::Options),
+    /// Keep `lb` under load for long, with everything around it failing.
+    Soak(soak::Options),
     /// Break `lb` on purpose, one way at a time, and see the suite notice.
     Mutants(mutants::Options),
 }
@@ -107,5 +110,6 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo(options) => runtime.block_on(demo::run(options)),
         Task::Mutants(options) => mutants::run(&options),
         Task::Sim(options) => sim::run(&options),
+        Task::Soak(options) => runtime.block_on(soak::run(options)),
     }
 }

@@ -152,7 +152,7 @@ async fn connect_or_reuse<N: Net>(
     let (pool, upstream) = (&server.pool, &*server.pool.upstream);
     let acquired = upstream.governor.acquire();
     tokio::pin!(acquired);
-    let permit = loop {
+    let mut permit = loop {
         tokio::select! {
             biased;
             permit = &mut acquired => break permit,
@@ -163,12 +163,18 @@ async fn connect_or_reuse<N: Net>(
         }
     };
     let began = Instant::now();
-    let error = match connect(&worker.net, upstream, permit, limit, server.epoch).await {
-        Ok(mut connection) => {
-            connection.extra = reuse == Reuse::Never;
-            return Ok((connection, false));
+    let error = loop {
+        match connect(&worker.net, upstream, permit, limit, server.epoch).await {
+            Ok(mut connection) => {
+                connection.extra = !pool.lends(reuse, began);
+                return Ok((connection, false));
+            }
+            // An idle one, which is not good enough, has what this one lacks.
+            Err(ConnectError::Local(_)) if pool.close_oldest() => {
+                permit = upstream.governor.acquire().await;
+            }
+            Err(error) => break error,
         }
-        Err(error) => error,
     };
     if reuse != Reuse::Never
         && matches!(error, ConnectError::Local(_))

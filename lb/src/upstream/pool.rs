@@ -87,10 +87,7 @@ impl<N: Net> Pool<N> {
         reuse: Reuse,
         now: Instant,
     ) -> Option<Box<Connection<N::Stream>>> {
-        if reuse == Reuse::Never {
-            return None;
-        }
-        if reuse == Reuse::Recent && self.distrusted.get().is_some_and(|until| now < until) {
+        if !self.lends(reuse, now) {
             return None;
         }
         while let Some(connection) = idle.pop() {
@@ -119,6 +116,16 @@ impl<N: Net> Pool<N> {
         None
     }
 
+    /// Whether it gives kept connections to such a request at all. One that is
+    /// opened because it does not is an extra one.
+    pub fn lends(&self, reuse: Reuse, now: Instant) -> bool {
+        match reuse {
+            Reuse::Any => true,
+            Reuse::Recent => self.distrusted.get().is_none_or(|until| now >= until),
+            Reuse::Never => false,
+        }
+    }
+
     /// A kept connection has ended, `age` after it was last in use.
     pub fn died(&self, age: Duration, now: Instant) {
         if age < FRESH_LIMIT {
@@ -143,6 +150,14 @@ impl<N: Net> Pool<N> {
         if self.waiting.get() > 0 {
             self.returned.notify_one();
         }
+    }
+
+    /// Closes the connection that has been idle for longest; false if none is.
+    pub fn close_oldest(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        self.tally.idle.set(idle.len() as u64);
+        oldest.is_some()
     }
 
     /// Resolves when a connection may have come back.

@@ -81,7 +81,7 @@ fn bars(results: &Results) -> impl Iterator<Item = f64> {
 }
 
 /// `text` with what XML would read replaced.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -41,6 +41,9 @@ use targets::{Program, Target};
 use workloads::{Load, Workload};
 use wrk::Wrk;
 
+pub(crate) use chart::escape;
+pub(crate) use usage::Processes;
+
 /// What to measure, and how.
 #[derive(Debug, Args)]
 pub(crate) struct Options {

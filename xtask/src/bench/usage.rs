@@ -9,6 +9,11 @@ use anyhow::{Context, Result, ensure};
 pub(crate) struct Processes(Vec<u32>);
 
 impl Processes {
+    /// One process.
+    pub(crate) fn of(pid: u32) -> Processes {
+        Processes(vec![pid])
+    }
+
     /// The processes that are in the process group `group` now.
     ///
     /// # Errors
@@ -59,6 +64,33 @@ impl Processes {
         }
         Ok(sum)
     }
+
+    /// How many descriptors they have open.
+    ///
+    /// # Errors
+    /// One of them has ended.
+    pub(crate) fn descriptors(&self) -> Result<usize> {
+        self.entries("fd")
+    }
+
+    /// How many threads they have.
+    ///
+    /// # Errors
+    /// One of them has ended.
+    pub(crate) fn threads(&self) -> Result<usize> {
+        self.entries("task")
+    }
+
+    /// How much is in a folder that each has.
+    fn entries(&self, name: &str) -> Result<usize> {
+        let mut sum = 0;
+        for pid in &self.0 {
+            let folder = format!("/proc/{pid}/{name}");
+            let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?;
+            sum += entries.count();
+        }
+        Ok(sum)
+    }
 }
 
 /// The process group in the text of /proc/PID/stat. The name before it may
@@ -103,5 +135,6 @@ mod tests {
         let this = Processes(vec![std::process::id()]);
         assert!(this.cpu_time().unwrap() > Duration::ZERO);
         assert!(this.resident_kib().unwrap() > 0);
+        assert!(this.descriptors().unwrap() > 2 && this.threads().unwrap() > 0);
     }
 }

@@ -268,7 +268,12 @@ impl Balancer {
 
     /// Sends SIGHUP.
     pub(crate) fn hang_up(&self) -> Result<()> {
-        Ok(self.own()?.signal(Signal::HUP)?)
+        self.signal(Signal::HUP)
+    }
+
+    /// Sends any signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(self.own()?.signal(signal)?)
     }
 
     /// Sends SIGTERM, unless it has ended.

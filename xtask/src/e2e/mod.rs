@@ -33,7 +33,7 @@ pub(crate) use clock::Clock;
 pub(crate) use network::{Network, Stream};
 pub(crate) use runner::{Judges, Scenario};
 pub(crate) use targets::{Bounds, Routing};
-pub(crate) use world::{Place, World};
+pub(crate) use world::{Place, World, with_processes};
 
 /// A recording client of whatever world.
 pub(crate) type Client = testbed::client::Client<Network>;

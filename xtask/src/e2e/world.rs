@@ -348,7 +348,7 @@ impl World {
 
 /// Backends in processes of their own print what they execute: puts it into
 /// the words of those in this process, for the ledger.
-fn with_processes(events: Vec<Event>) -> Vec<Event> {
+pub(crate) fn with_processes(events: Vec<Event>) -> Vec<Event> {
     events.into_iter().flat_map(|event| executed(&event).unwrap_or_else(|| vec![event])).collect()
 }
 

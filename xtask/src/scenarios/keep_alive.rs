@@ -101,7 +101,37 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "one connection to each server serves a client's requests"
     )
     .simulated(),
+    scenario!(
+        48,
+        "keep_alive",
+        distrust_piles_up_nothing,
+        Events,
+        "POSTs to a server that has closed a kept connection leave no connection each"
+    ),
 ];
+
+async fn distrust_piles_up_nothing(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&["--workers", "1"]).await?;
+    let mut client = w.client("c")?;
+    a.arm(Fault::CloseAfterAnswer, 1);
+    for _ in 0..2 {
+        client.get("/").await?;
+    }
+    for _ in 0..100 {
+        ensure!(client.post("/", b"once".to_vec()).await?.status == 200, "a POST failed");
+    }
+    // Those that it gives up are closed by the time that the next one is asked.
+    let closed = |event: &Event| matches!(event.kind, EventKind::Closed { .. });
+    let opened = w.log.count(0, |event| matches!(event.kind, EventKind::Accepted { .. }));
+    w.log
+        .wait_count(0, opened.saturating_sub(10), "all but ten connections to close", closed)
+        .await?;
+    client.get("/").await?;
+    let elsewhere = w.log.count(0, |event| matches!(event.kind, EventKind::Accepted { .. }));
+    ensure!(elsewhere == opened, "a GET found no kept connection");
+    Ok(())
+}
 
 async fn idle_close_then_request(w: &mut World) -> Result<()> {
     let all = w.backends(["A", "B"]).await?;

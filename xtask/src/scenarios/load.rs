@@ -17,18 +17,19 @@ use tokio::{
 };
 
 use super::{
+    overload::Normal,
     raw::{Answer, Raw},
     scenario,
 };
 use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    scenario!(67, "load", slow_clients, Events, "two hundred slow clients delay nobody"),
+    scenario!(67, "load", slow_clients, Wall, "two hundred slow clients delay nobody"),
     scenario!(
         68,
         "load",
         idle_connections,
-        Events,
+        Wall,
         "ten thousand idle connections, or as many as this machine has, are served and kept"
     ),
 ];
@@ -59,6 +60,8 @@ async fn dribble(mut raw: Raw, request: &[u8], hurry: watch::Receiver<bool>) -> 
 async fn slow_clients(w: &mut World) -> Result<()> {
     w.backends(["A", "B", "C"]).await?;
     w.balance(&[]).await?;
+    let mut normal = Normal::calm(w).await?;
+    let mark = w.log.len();
     let (hurry, told) = watch::channel(false);
     let mut slow = JoinSet::new();
     for number in 0..200 {
@@ -71,12 +74,8 @@ async fn slow_clients(w: &mut World) -> Result<()> {
     }
     // All the bodies are on their way: each has a server's connection.
     let begun = |event: &Event| matches!(event.kind, EventKind::Received { .. });
-    w.log.wait_count(0, 100, "100 slow uploads at the servers", begun).await?;
-    let mut client = w.client("normal")?;
-    for _ in 0..10 {
-        ensure!(client.get("/").await?.status == 200, "a normal GET");
-        ensure!(client.post("/", b"body".to_vec()).await?.status == 200, "a normal POST");
-    }
+    w.log.wait_count(mark, 100, "100 slow uploads at the servers", begun).await?;
+    normal.undisturbed(w).await?;
     hurry.send_replace(true);
     for answer in slow.join_all().await {
         ensure!(answer?.head.status == 200, "a slow client was refused");
@@ -98,6 +97,7 @@ async fn idle_connections(w: &mut World) -> Result<()> {
     w.log.note(format!("idle_connections={count} descriptors={limit}"));
     w.backends(["A", "B"]).await?;
     w.balance(&[]).await?;
+    let mut normal = Normal::calm(w).await?;
     let addr = w.lb()?.addr;
     let mut opening = JoinSet::new();
     for share in 0..AT_ONCE {
@@ -114,10 +114,7 @@ async fn idle_connections(w: &mut World) -> Result<()> {
     let opened = opening.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
     let mut idle: Vec<TcpStream> = opened.into_iter().flatten().collect();
     ensure!(idle.len() == count, "{} of {count} connections", idle.len());
-    let mut client = w.client("normal")?;
-    for _ in 0..10 {
-        ensure!(client.get("/").await?.status == 200, "a normal GET");
-    }
+    normal.undisturbed(w).await?;
     for stream in idle.iter_mut().step_by(count / 200 + 1) {
         ask_once(stream).await.context("an idle connection, asked again")?;
     }

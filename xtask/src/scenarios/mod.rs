@@ -19,6 +19,7 @@ mod keep_alive;
 mod kills;
 mod limits;
 mod load;
+mod overload;
 mod passive_health;
 mod raw;
 mod restart;
@@ -63,6 +64,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         bad_answers::SCENARIOS,
         upgrades::SCENARIOS,
         load::SCENARIOS,
+        overload::SCENARIOS,
         changes::SCENARIOS,
         stop::SCENARIOS,
         restart::SCENARIOS,
