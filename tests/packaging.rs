@@ -1,6 +1,6 @@
 //! The units for systemd.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 /// The unit as it is packaged, but for the program, which is the one under
 /// test, and the manual, which need not be installed.
@@ -42,4 +42,27 @@ fn the_program_takes_what_its_unit_says() {
     assert!(said.contains("invalid value 'x' for '--port"), "{said}");
     let patience: u64 = setting("TimeoutStopSec=").parse().unwrap();
     assert!(patience > lb::config::Timeouts::default().drain.as_secs());
+}
+
+/// The names behind `[dependencies]` and `[dev-dependencies]` of a manifest.
+fn dependencies(of: &str) -> BTreeSet<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(of).join("Cargo.toml");
+    let text = fs::read_to_string(path).unwrap();
+    let sections = text.split("\n[").filter(|section| section.contains("dependencies]"));
+    let lines = sections.flat_map(|section| section.lines().skip(1));
+    let names = lines.filter(|line| line.contains('='));
+    names.map(|line| line.split(['.', ' ', '=']).next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let used: BTreeSet<_> =
+        ["lb", "testbed", "xtask"].map(dependencies).into_iter().flatten().collect();
+    let page = include_str!("../docs/dependencies.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let told: Vec<_> =
+        rows.map(|(name, _)| name.to_owned()).filter(|name| name != "crate").collect();
+    let named: BTreeSet<_> = told.iter().cloned().collect();
+    assert_eq!(used, named);
+    assert_eq!(told.len(), named.len(), "told twice");
 }
