@@ -41,6 +41,8 @@ enum Task {
     Hostile(hostile::Options),
     /// Measure `lb` beside nginx, HAProxy and Caddy, in one run.
     Bench(bench::Options),
+    /// Measure a normal client beside a thousand slow ones, with `slowhttptest`.
+    Slow(bench::slow::Options),
     /// Start three sample backends and `lb` in front of them, to play with.
     Demo(demo::Options),
     /// Run `lb` in virtual time through random faults, thousands of times.
@@ -107,6 +109,7 @@ fn run(task: Task) -> Result<ExitCode> {
             runtime.block_on(hostile::run(options)).map(|()| ExitCode::SUCCESS)
         }
         Task::Bench(options) => bench::run(&options),
+        Task::Slow(options) => bench::slow::run(&options),
         Task::Demo(options) => runtime.block_on(demo::run(options)),
         Task::Mutants(options) => mutants::run(&options),
         Task::Sim(options) => sim::run(&options),

@@ -32,6 +32,12 @@ pub(crate) const HELLO: &str = "hello world\n";
 /// The path of the large answer.
 pub(crate) const LARGE_PATH: &str = "/large";
 
+/// The path of an answer of a page's size.
+pub(crate) const PAGE_PATH: &str = "/page";
+
+/// That size.
+const PAGE: usize = 128 * 1024;
+
 /// Connections that may wait for being accepted.
 const BACKLOG: u32 = 4096;
 
@@ -101,6 +107,7 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let body = match request.uri().path() {
         LARGE_PATH if request.method() == Method::GET => large,
+        PAGE_PATH => large.slice(..PAGE),
         _ => Bytes::from_static(HELLO.as_bytes()),
     };
     let mut upload = request.into_body();

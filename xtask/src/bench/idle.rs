@@ -80,13 +80,24 @@ pub(crate) async fn hold(target: &Running, count: usize, settle: Duration) -> Re
 /// A connection, and how long its answer took with the connect.
 async fn open(addr: SocketAddr) -> Result<(TcpStream, Duration)> {
     let began = Instant::now();
-    let mut stream = timeout(WATCHDOG, TcpStream::connect(addr)).await??;
+    let mut stream = connect(addr).await?;
     ask(&mut stream).await?;
     Ok((stream, began.elapsed()))
 }
 
+/// A connection.
+///
+/// # Errors
+/// There is none within ten seconds.
+pub(crate) async fn connect(addr: SocketAddr) -> Result<TcpStream> {
+    Ok(timeout(WATCHDOG, TcpStream::connect(addr)).await??)
+}
+
 /// One request and its answer.
-async fn ask(stream: &mut TcpStream) -> Result<()> {
+///
+/// # Errors
+/// It is no good one, or not whole within ten seconds.
+pub(crate) async fn ask(stream: &mut TcpStream) -> Result<()> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n").await?;
     let mut answer = Vec::with_capacity(1024);
     while !answer.ends_with(HELLO.as_bytes()) {
@@ -98,7 +109,7 @@ async fn ask(stream: &mut TcpStream) -> Result<()> {
 }
 
 /// The value that the `share` of `sorted` does not exceed.
-fn quantile(sorted: &[Duration], share: f64) -> Duration {
+pub(crate) fn quantile(sorted: &[Duration], share: f64) -> Duration {
     let place = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(place.saturating_sub(1)).copied().unwrap_or_default()
 }

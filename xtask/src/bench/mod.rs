@@ -14,6 +14,7 @@ mod idle;
 mod progress;
 mod results;
 mod runner;
+pub(crate) mod slow;
 mod table;
 mod targets;
 mod usage;

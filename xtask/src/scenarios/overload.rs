@@ -311,14 +311,23 @@ async fn no_descriptors(w: &mut World) -> Result<()> {
     w.balance(&["--api-port", "0"]).await?;
     let mut normal = Normal::calm(w).await?;
     let (addr, admin) = (w.lb()?.addr, w.lb()?.admin()?);
-    // Clients get sixty; what the API's take then is not theirs to give.
+    let process = Processes::of(w.lb()?.pid()?.context("it has ended")?);
+    // Clients get sixty of them: others have to take theirs before.
+    let (before, began) = (process.descriptors()?, w.stopwatch()?);
     let mut idle = Vec::new();
-    for place in [admin; 60].into_iter().chain([addr; 80]) {
-        idle.push(TcpStream::connect(place).await?);
+    for _ in 0..60 {
+        idle.push(TcpStream::connect(admin).await?);
+    }
+    while process.descriptors()? < before + 55 {
+        let patience = w.patience(Duration::ZERO)?;
+        ensure!(began.elapsed() < patience, "the API does not accept 60 connections");
+        w.pause(Duration::from_millis(5)).await?;
+    }
+    for _ in 0..80 {
+        idle.push(TcpStream::connect(addr).await?);
     }
     w.lb()?.prints(0, "cannot accept connections: ").await?;
     normal.undisturbed(w).await?;
-    let process = Processes::of(w.lb()?.pid()?.context("it has ended")?);
     let (mark, before) = (w.log.len(), process.cpu_time()?);
     let began = w.stopwatch()?;
     w.pause(Duration::from_secs(1)).await?;

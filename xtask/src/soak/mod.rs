@@ -62,9 +62,9 @@ const QUIET: usize = 10;
 /// What to run, and for how long.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// For how long.
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
-    minutes: u32,
+    /// For how long; memory is judged from six minutes behind the restarts on.
+    #[arg(long, value_name = "N", default_value = "30", value_parser = minutes)]
+    minutes: f64,
     /// How many clients there are.
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
@@ -81,6 +81,9 @@ pub(crate) struct Options {
     /// What happens when follows from it.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
+    /// Watch the unoptimised build.
+    #[arg(long, conflicts_with = "lb")]
+    dev: bool,
     /// Watch this `lb` program instead of building one.
     #[arg(long, value_name = "FILE")]
     lb: Option<PathBuf>,
@@ -90,6 +93,11 @@ pub(crate) struct Options {
     /// Write all figures.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes = text.parse().ok().filter(|minutes| (0.1..=100_000.0).contains(minutes));
+    minutes.ok_or_else(|| "expected 0.1 to 100000".into())
 }
 
 /// One second of the run.
@@ -133,7 +141,7 @@ struct Evidence {
 pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let [html, json] = [&options.html, &options.json].map(create);
     let (html, json) = (html?, json?);
-    let mut programs = programs::build(true)?;
+    let mut programs = programs::build(!options.dev)?;
     if let Some(file) = &options.lb {
         programs.lb = file.canonicalize().with_context(|| format!("no {}", file.display()))?;
     }
@@ -174,7 +182,7 @@ impl Options {
     fn plan(&self) -> Plan {
         Plan {
             seed: self.seed,
-            time: Duration::from_secs(60 * u64::from(self.minutes)),
+            time: Duration::from_secs_f64(60.0 * self.minutes),
             kills: self.kills.into(),
             reloads: self.reloads.into(),
             restarts: self.restarts.into(),
@@ -184,10 +192,17 @@ impl Options {
     /// What runs the same again.
     fn command(&self) -> String {
         let Options { minutes, clients, kills, reloads, restarts, seed, .. } = self;
-        format!(
+        let mut command = format!(
             "cargo xtask soak --minutes {minutes} --clients {clients} --kills {kills} \
              --reloads {reloads} --restarts {restarts} --seed {seed}"
-        )
+        );
+        if self.dev {
+            command.push_str(" --dev");
+        }
+        if let Some(file) = &self.lb {
+            command.push_str(&format!(" --lb {}", shell_words::quote(&file.to_string_lossy())));
+        }
+        command
     }
 }
 
