@@ -97,9 +97,6 @@ impl Copy {
     fn make() -> Result<Copy> {
         let folder = target_folder().join("mutants");
         let (from, to) = (workspace(), folder.join("workspace"));
-        if to.exists() {
-            fs::remove_dir_all(&to)?;
-        }
         fs::create_dir_all(&to)?;
         for part in ["Cargo.toml", "Cargo.lock", "lb", "testbed", "xtask", "tests"] {
             copy_all(&from.join(part), &to.join(part))
@@ -140,11 +137,21 @@ impl Copy {
     }
 }
 
+/// Makes `to` the same as `from`. What is the same already is left alone, so that
+/// it need not be built again.
 fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
     if !from.is_dir() {
-        return fs::copy(from, to).map(drop);
+        let is_there = fs::read(to).is_ok_and(|there| fs::read(from).is_ok_and(|it| it == there));
+        return if is_there { Ok(()) } else { fs::copy(from, to).map(drop) };
     }
     fs::create_dir_all(to)?;
+    for entry in fs::read_dir(to)? {
+        let entry = entry?;
+        if !from.join(entry.file_name()).exists() {
+            let (path, is_folder) = (entry.path(), entry.file_type()?.is_dir());
+            if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) }?;
+        }
+    }
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         copy_all(&entry.path(), &to.join(entry.file_name()))?;

@@ -54,7 +54,10 @@ impl Stopwatch {
 }
 
 fn expect_at_most(took: Duration, most: Duration, what: &str) -> Result<()> {
-    ensure!(took <= most + SLACK, "{what} came after {took:?}, expected {most:?} at the most");
+    ensure!(
+        took <= most + SLACK,
+        "{what} came after {took:?}, expected {most:?} at the most, and {SLACK:?} for round trips"
+    );
     Ok(())
 }
 
@@ -160,6 +163,17 @@ mod tests {
         assert_eq!(world.patience(Duration::from_secs(1)).unwrap(), Duration::from_secs(20));
         expect(LEAST, LEAST, "it").unwrap();
         expect(LEAST, LEAST + Duration::from_nanos(1), "it").unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn virtual_time_is_exact() {
+        let watch = Stopwatch { began: Instant::now(), is_virtual: true };
+        watch.expect(LEAST, "it").unwrap_err();
+        sleep(LEAST).await;
+        watch.expect(LEAST, "it").unwrap();
+        sleep(SLACK + Duration::from_millis(1)).await;
+        watch.expect(LEAST, "it").unwrap_err();
+        watch.expect_at_least(LEAST, "it").unwrap();
     }
 
     /// Watchdogs of reads are not judgements, and wide.

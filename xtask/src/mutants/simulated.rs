@@ -50,14 +50,6 @@ const SUBTLE: &[Mutant] = &[
         replace: "if false {",
     },
     Mutant {
-        name: "stale_snapshot",
-        what: "after a reload workers deal by the snapshot from before it",
-        killed_by: "sim",
-        file: "cluster.rs",
-        find: "        self.published.store(core.snapshot().clone());\n        let period",
-        replace: "        let period",
-    },
-    Mutant {
         name: "evidence_out_of_date",
         what: "what began before a change of state counts after it",
         killed_by: "sim",
@@ -81,9 +73,17 @@ const SUBTLE: &[Mutant] = &[
         find: "connection.epoch < epoch || ",
         replace: "",
     },
+    Mutant {
+        name: "stale_snapshot",
+        what: "after a reload workers deal by the snapshot from before it",
+        killed_by: "sim",
+        file: "cluster.rs",
+        find: "        self.published.store(core.snapshot().clone());\n        let period",
+        replace: "        let period",
+    },
 ];
 
-/// All of them.
+/// All of them, the rare ones first.
 pub(super) fn mutants() -> impl Iterator<Item = &'static Mutant> {
     SUBTLE.iter().chain(MUTANTS.iter().filter(|mutant| COMMON.contains(&mutant.name)))
 }

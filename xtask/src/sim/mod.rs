@@ -4,7 +4,10 @@
 //! Reading order: `plan` (what is written down), `draw` (how it is drawn from
 //! a seed), `run` (how it is carried out, with `network`, `host`, `operations`
 //! and `workload`), `judge` (what is right, with `truth`, `view`, `requests`,
-//! `health` and `dealing`), `shrink`, `swarm`.
+//! `health` and `dealing`), `shrink`, `swarm`. `local` plays a plan on real sockets.
+//!
+//! Clocks do not jump here: all that `lb` waits for it waits for by the monotonic
+//! clock, and the time of day is only written into its logs.
 
 mod config;
 mod coverage;
@@ -79,6 +82,13 @@ pub(crate) struct Options {
     /// Print everything that happens in it.
     #[arg(long, requires = "replay")]
     log: bool,
+    /// Make this plan smaller for as long as it fails, each try in a process of its
+    /// own.
+    #[arg(long, value_name = "FILE", hide = true)]
+    shrink: Option<PathBuf>,
+    /// What is printed in the end.
+    #[arg(long, hide = true, requires = "shrink")]
+    totals: Option<String>,
     /// Print the plan of the first seed and end.
     #[arg(long, conflicts_with = "replay")]
     show: bool,
@@ -109,6 +119,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.show {
         print!("{}", draw::draw(options.seed).to_text()?);
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(file) = &options.shrink {
+        return swarm::shrink_file(file, options);
     }
     match &options.replay {
         Some(file) => replay::run_command(file, options),

@@ -19,9 +19,8 @@ use super::{
 };
 use crate::programs;
 
-/// How much time of a processor a run may take: twenty times what the longest
-/// needs.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How much time of a processor a run may take: ten times what a long one needs.
+const LIMIT: Duration = Duration::from_secs(4);
 
 /// How many violations are printed.
 const SHOWN: usize = 20;

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt,
     path::Path,
-    process::ExitCode,
+    process::{Command, ExitCode},
     sync::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
@@ -179,13 +180,12 @@ impl Tally {
         self.bar.finish_and_clear();
         print!("{}", self.coverage);
         let mut failures: Vec<_> = self.failures.iter().collect();
-        failures.sort_by_key(|(plan, _)| plan.seed);
+        failures.sort_by_key(|(plan, wrong)| (spins(wrong), plan.seed));
         for (number, (plan, wrong)) in failures.iter().enumerate() {
             println!("\nseed {} failed:", plan.seed);
             print_violations(wrong);
-            if number < shrunk {
-                let smallest = if spins(wrong) { shrink_elsewhere(plan) } else { shrink(plan) };
-                show(&smallest, &options.save)?;
+            if number < shrunk && !spins(wrong) {
+                show(&shrink(plan), &options.save)?;
             }
         }
         println!("{} in {:.1} s", self.rates(elapsed), elapsed.as_secs_f64());
@@ -195,9 +195,33 @@ impl Tally {
         }
         let failed = self.failures.len();
         let unrun = self.bar.length().unwrap_or(0) as usize - self.passed - failed;
-        println!("{} passed, {failed} failed, {unrun} skipped", self.passed);
+        let totals = format!("{} passed, {failed} failed, {unrun} skipped", self.passed);
+        if let Some((plan, _)) = failures.iter().find(|(_, wrong)| spins(wrong)) {
+            return shrink_in_its_stead(plan, options, &totals);
+        }
+        println!("{totals}");
         Ok(ExitCode::from(u8::from(failed > 0 || never > 0)))
     }
+}
+
+/// Gives this process's place to one that shrinks `plan`: the threads that
+/// nothing else can end leave it the processor.
+fn shrink_in_its_stead(plan: &Plan, options: &Options, totals: &str) -> Result<ExitCode> {
+    show(plan, &options.save)?;
+    let file = options.save.join(format!("seed-{}.toml", plan.seed));
+    let mut other = Command::new(std::env::current_exe()?);
+    other.args(["sim", "--shrink"]).arg(file).arg("--save").arg(&options.save);
+    Err(other.args(["--totals", totals]).exec()).context("cannot shrink it")
+}
+
+/// `--shrink`: shrinks a plan whose runs may never end.
+///
+/// # Errors
+/// It cannot be read or saved.
+pub(super) fn shrink_file(file: &Path, options: &Options) -> Result<ExitCode> {
+    show(&shrink_elsewhere(&Plan::read(file)?), &options.save)?;
+    println!("{}", options.totals.as_deref().unwrap_or_default());
+    Ok(ExitCode::FAILURE)
 }
 
 /// Saves a shrunk plan, prints it, and says how to repeat it.
@@ -208,7 +232,7 @@ fn show(plan: &Plan, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)
         .and_then(|()| fs::write(&file, &text))
         .with_context(|| format!("cannot write {shown}"))?;
-    println!("shrunk to {} operations:\n{text}", plan.operations.len());
+    println!("{} operations:\n{text}", plan.operations.len());
     println!("repeat it with: cargo xtask sim --replay {shown}");
     Ok(())
 }
