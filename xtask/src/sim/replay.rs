@@ -19,7 +19,7 @@ use super::{
 };
 use crate::programs;
 
-/// How much time of a processor a run may take: forty times what a long one needs.
+/// How much time of a processor a run may take: five times what the longest needs.
 /// A virtual machine counts also what others have taken from it.
 const LIMIT: Duration = Duration::from_secs(20);
 
