@@ -12,7 +12,7 @@ use super::{
 const RUNS: usize = 400;
 
 /// How many, where each that fails takes seconds.
-const SLOW_RUNS: usize = 60;
+const SLOW_RUNS: usize = 30;
 
 /// Makes `plan` smaller for as long as it fails.
 pub(crate) fn shrink(plan: &Plan) -> Plan {
