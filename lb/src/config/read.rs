@@ -61,7 +61,7 @@ fn unreadable(error: &io::Error) -> String {
 ///
 /// # Errors
 /// There are mistakes in them.
-pub(crate) fn parse_file(bytes: &[u8], source: &str) -> Result<File, Problems> {
+fn parse_file(bytes: &[u8], source: &str) -> Result<File, Problems> {
     if bytes.len() > MAX_BYTES {
         let what = format!("is larger than {} MiB, too large for a configuration", MAX_BYTES >> 20);
         return alone(source, Problem::of_file(what));
