@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, sync::Arc, time:
 
 use anyhow::{Context, Result};
 use clap::Args;
+use tokio::time::sleep;
 
 use crate::{
     e2e::{Clock, Place, World, targets::Target},
@@ -44,12 +45,13 @@ pub(crate) async fn run(options: Options) -> Result<()> {
             Err(reason) => eprintln!("left out: {reason}"),
         }
     }
+    let patience = async || sleep(PATIENCE).await;
     let mut columns = Vec::new();
     for (name, place) in targets {
         let world = || World::new("hostile".into(), Clock::Events, programs.clone(), place.clone());
         let (mut before, mut behind) = (world(), world());
-        let requests = hygiene::survey(&mut before, PATIENCE).await;
-        let answers = bad_answers::survey(&mut behind, PATIENCE).await;
+        let requests = hygiene::survey(&mut before, patience).await;
+        let answers = bad_answers::survey(&mut behind, patience).await;
         before.end().await?;
         behind.end().await?;
         let found =

@@ -39,6 +39,8 @@ const WORDS: &[&str] = &[
     "Connection: close\r\n",
     "Connection: keep-alive\r\n",
     "Host: b\r\n",
+    "Connection: host\r\n",
+    "Connection: content-length, te\r\n",
     "Expect: 100-continue\r\n",
     "HTTP/1.0",
     "HTTP/1.1 200 OK\r\n",

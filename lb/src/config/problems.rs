@@ -2,7 +2,7 @@
 //!
 //! Owns how a mistake is told. Finds none.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use thiserror::Error;
 
@@ -74,8 +74,20 @@ impl Problem {
             None => String::new(),
         };
         let path = if self.path.is_empty() { "" } else { &format!(" {}:", self.path) };
-        format!("{file}{place}:{path} {}", self.what)
+        format!("{file}{place}:{path} {}", in_one_line(&self.what))
     }
+}
+
+/// Words of the file may be in `what`, with whatever they have in them.
+fn in_one_line(what: &str) -> Cow<'_, str> {
+    if !what.contains(char::is_control) {
+        return what.into();
+    }
+    let escaped = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    what.chars().map(escaped).collect()
 }
 
 impl fmt::Display for Problems {

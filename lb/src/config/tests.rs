@@ -31,6 +31,14 @@ fn the_sentence_of_the_contract() {
 }
 
 #[test]
+fn a_mistake_is_told_in_one_line_whatever_the_value_has_in_it() {
+    mistakes(
+        "servers:\n  - \"a\\nb://c\"\n",
+        &["2: servers[0]: \"a\\nb://c\" has the scheme a\\nb; expected http://host:port"],
+    );
+}
+
+#[test]
 fn every_mistake_is_told_at_once() {
     let text = "\
 listen: 70000

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, StatusCode, body::Bytes, header, service::Service as _};
+use hyper::{Method, Request, StatusCode, body::Bytes, header, service::Service as _};
 use hyper_util::service::TowerToHyperService;
 use lb::{
     access_log::{AccessLog, Format},
@@ -35,18 +35,18 @@ pub(super) fn check(bytes: &[u8]) -> Result<()> {
         let api = TowerToHyperService::new(admin::in_process(control.clone(), metrics));
         for (head, body) in requests(bytes) {
             let Some(request) = request(head, body) else { continue };
-            let read_only = matches!(request.method().as_str(), "GET" | "HEAD");
+            let method = request.method().clone();
             let before = servers(&control);
             let answer = api.call(request).await?;
             let status = answer.status();
             let what = || String::from_utf8_lossy(head).into_owned();
             let refuses = status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE;
             ensure!(status.is_success() || refuses, "{}: {status}", what());
-            if read_only || refuses {
+            if method.is_safe() || refuses {
                 ensure!(before == servers(&control), "{}: {status}, and changed", what());
             }
             let json = answer.headers().get(header::CONTENT_TYPE);
-            if json.is_some_and(|kind| kind.as_bytes() == b"application/json") {
+            if method != Method::HEAD && json.is_some_and(|kind| kind == "application/json") {
                 let body = answer.into_body().collect().await?.to_bytes();
                 let said: Value = serde_json::from_slice(&body).with_context(what)?;
                 let told = said.get("error").is_some_and(Value::is_string);

@@ -4,7 +4,10 @@ use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use testbed::{
     body::BodyDigest,
-    http1::{body::BodyDecoder, head::AnswerHead},
+    http1::{
+        body::BodyDecoder,
+        head::{AnswerHead, RequestHead},
+    },
     log::{Event, EventKind},
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -66,8 +69,17 @@ impl Answer {
 pub(super) struct Arrival {
     pub(super) method: String,
     pub(super) target: String,
+    /// Its `Host`, if it has one.
+    pub(super) host: Option<String>,
     /// Its body; none if it never came to its end.
     pub(super) body: Option<BodyDigest>,
+}
+
+impl Arrival {
+    pub(super) fn of(head: RequestHead, body: Option<BodyDigest>) -> Self {
+        let host = head.fields.get("host").map(str::to_owned);
+        Arrival { method: head.method.to_string(), target: head.target, host, body }
+    }
 }
 
 /// The requests that arrived at the server, of which each head is read in one
@@ -82,8 +94,7 @@ pub(super) fn arrivals(events: &[Event]) -> Result<Vec<Arrival>> {
             EventKind::Received { head, .. } => {
                 let head = strict::agreed_request(head)
                     .with_context(|| format!("forwarded {:?}", String::from_utf8_lossy(head)))?;
-                let method = head.method.to_string();
-                arrivals.push(Arrival { method, target: head.target, body: None });
+                arrivals.push(Arrival::of(head, None));
             }
             EventKind::Executed { body, .. } => {
                 let last = arrivals.last_mut().context("executed before it arrived")?;

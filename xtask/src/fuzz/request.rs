@@ -43,7 +43,7 @@ fn meant(mut bytes: &[u8]) -> Vec<Arrival> {
         bytes = &bytes[head.len()..];
         let body = body_of(&read, &mut bytes);
         let is_last = body.is_none();
-        meant.push(Arrival { method: read.method.to_string(), target: read.target, body });
+        meant.push(Arrival::of(read, body));
         if is_last {
             break;
         }
@@ -64,9 +64,11 @@ fn body_of(head: &RequestHead, bytes: &mut &[u8]) -> Option<BodyDigest> {
 
 fn compare(meant: &Arrival, got: &Arrival) -> Result<()> {
     ensure!(meant.method == got.method, "{} became {}", meant.method, got.method);
-    // An absolute target loses its authority on the way.
-    let same = !meant.target.starts_with('/') || meant.target == got.target;
-    ensure!(same, "{} became {}", meant.target, got.target);
+    // An absolute target loses its authority on the way, which becomes the Host.
+    if meant.target.starts_with('/') {
+        ensure!(meant.target == got.target, "{} became {}", meant.target, got.target);
+        ensure!(meant.host == got.host, "Host {:?} became {:?}", meant.host, got.host);
+    }
     if let (Some(meant), Some(got)) = (meant.body, got.body) {
         ensure!(meant == got, "body {meant} became {got}");
     }

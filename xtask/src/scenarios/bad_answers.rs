@@ -1,7 +1,5 @@
 //! Servers that answer nonsense.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use testbed::{
     client::{ClientError, Reply, Request},
@@ -123,7 +121,7 @@ async fn heads(w: &mut World) -> Result<()> {
 
 /// Tries every such answer on whatever balancer the world has, and says which
 /// came to the client as if nothing were wrong.
-pub(crate) async fn survey(w: &mut World, patience: Duration) -> Result<Vec<Found>> {
+pub(crate) async fn survey(w: &mut World, patience: impl AsyncFn()) -> Result<Vec<Found>> {
     w.expect_errors();
     let [a] = w.backends(["A"]).await?;
     w.balance(&[]).await?;
@@ -142,7 +140,7 @@ pub(crate) async fn survey(w: &mut World, patience: Duration) -> Result<Vec<Foun
             "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         )
         .await?;
-        let got = raw.read_for(patience).await;
+        let got = raw.read_while(patience()).await;
         let wrong = is_whole(got.as_bytes()).then(|| format!("got {got:?}"));
         found.push(Found { case: format!("{answer:?}"), rule, wrong });
     }

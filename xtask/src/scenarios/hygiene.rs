@@ -5,8 +5,6 @@
 //! after it, nothing forwarded that was refused, and what was forwarded means
 //! the same to two parsers.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use testbed::log::{Event, EventKind};
@@ -119,8 +117,8 @@ async fn try_all(w: &mut World, pieces: Pieces) -> Result<()> {
 }
 
 /// Tries every case on whatever balancer the world has, and says what came of
-/// each. Who closes is read to the end, others for as long as `patience`.
-pub(crate) async fn survey(w: &mut World, patience: Duration) -> Result<Vec<Found>> {
+/// each. Who closes is read to the end, others for as long as `patience` takes.
+pub(crate) async fn survey(w: &mut World, patience: impl AsyncFn()) -> Result<Vec<Found>> {
     w.expect_errors();
     w.backends(["A", "B"]).await?;
     w.balance(&[]).await?;
@@ -131,7 +129,7 @@ pub(crate) async fn survey(w: &mut World, patience: Duration) -> Result<Vec<Foun
         let mut raw = Raw::connect(w).await?;
         // Whoever answers before the end may close as well.
         let _ = raw.write(case.bytes(&target)).await;
-        let wrong = match raw.read_for(patience).await {
+        let wrong = match raw.read_while(patience()).await {
             answer if answer.is_empty() && case.allowed.contains(&408) => None,
             answer => judge(w, case, (mark, &target), 0, &answer).err(),
         };

@@ -126,10 +126,14 @@ impl Raw {
     }
 
     /// Everything until the other side closes or `patience` is over, as text.
-    pub(super) async fn read_for(&mut self, patience: Duration) -> String {
+    pub(super) async fn read_while(&mut self, patience: impl Future<Output = ()>) -> String {
         let mut bytes = Vec::new();
         // Neither a reset nor the end of patience takes back what was read.
-        let _ = timeout(patience, self.stream.read_to_end(&mut bytes)).await;
+        tokio::select! {
+            biased;
+            _ = self.stream.read_to_end(&mut bytes) => {}
+            () = patience => {}
+        }
         self.has_read(&bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     }

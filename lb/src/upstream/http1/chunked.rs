@@ -93,8 +93,10 @@ fn take_size(ahead: &mut BytesMut) -> Result<Option<u64>, WireError> {
     let line = ahead.split_to(end + 1);
     let Some(line) = line.strip_suffix(b"\r\n") else { return garbage };
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let rest = line[digits..].trim_ascii_start();
-    if !matches!(digits, 1..=16) || !(rest.is_empty() || rest[0] == b';') || line.contains(&b'\r') {
+    let blanks = line[digits..].iter().take_while(|byte| b" \t".contains(byte)).count();
+    let rest = &line[digits + blanks..];
+    let hidden = line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
+    if !matches!(digits, 1..=16) || !(rest.is_empty() || rest[0] == b';') || hidden {
         return garbage;
     }
     let text = std::str::from_utf8(&line[..digits]).unwrap_or_default();
@@ -179,6 +181,8 @@ mod tests {
             "1\nx",
             "1 1\r\n",
             "1\r;\r\n",
+            "1\x0c\r\n",
+            "1;a\0\r\n",
             "11111111111111111\r\n",
         ] {
             check(body, size);
