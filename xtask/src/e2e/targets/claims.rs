@@ -80,6 +80,8 @@ impl Timing {
 }
 
 fn time(expression: &str, health: &Health) -> Result<Duration> {
+    // The end of a block, where there is none, ends minijinja 2.24 in a panic.
+    ensure!(!expression.contains('}'), "{expression:?} is no formula");
     let mut jinja = Environment::new();
     jinja.set_undefined_behavior(UndefinedBehavior::Strict);
     let timeout = Duration::from_millis(health.timeout_ms).as_secs_f64();
@@ -121,6 +123,7 @@ mod tests {
         };
         assert!(error("perod").starts_with("timing.out: "), "{}", error("perod"));
         assert!(error("period *").contains("syntax error"), "{}", error("period *"));
+        assert!(error("period }} 2").contains("no formula"), "{}", error("period }} 2"));
         assert!(error("'soon'").contains("expected seconds"), "{}", error("'soon'"));
         assert!(error("0 - period").contains("-0.3 seconds"), "{}", error("0 - period"));
     }
