@@ -87,7 +87,8 @@ fn is_last(answer: &Answer) -> bool {
 async fn kept_connections_are_told(w: &mut World) -> Result<()> {
     w.backends(["A", "B"]).await?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let old = w.balance_on(&listener, &["--drain-timeout", "5s"]).await?;
+    // Of one worker, so that an answer to one connection tells of the other.
+    let old = w.balance_on(&listener, &["--drain-timeout", "5s", "--workers", "1"]).await?;
     let mut fresh = Raw::connect(w).await?;
     let mut kept = Raw::connect(w).await?;
     // Connections are accepted in their order: this answer says that both are.
