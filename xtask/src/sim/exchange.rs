@@ -6,11 +6,7 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use lb::{
-    access_log::{AccessLog, Format},
-    control::Control,
-    output::Output,
-};
+use lb::output::Output;
 use testbed::{
     backend::Backend,
     fault::Fault,
@@ -19,7 +15,7 @@ use testbed::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, split},
     runtime::{Builder, LocalOptions},
-    sync::{Notify, oneshot},
+    sync::Notify,
     task::spawn_local,
     time::{sleep, timeout},
 };
@@ -30,7 +26,7 @@ use super::{
     network::{Link, Network},
     plan::Plan,
     random::{Stream, stream},
-    run::LB,
+    run::{Balancer, LB},
 };
 
 /// One way. Longer than it takes anybody to do something.
@@ -99,31 +95,13 @@ impl Exchange<'_> {
         let log = EventLog::new();
         let server = Backend::builder("A").bind(config::address(0));
         let server = server.start_on(hosts[1].clone(), &log).await?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (ready, is_ready) = oneshot::channel::<Arc<Control>>();
-        let access = AccessLog::new(Output::in_memory(), None, Format::Text);
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        let lb = lb::server::run(
-            hosts[0].clone(),
-            config::first(plan),
-            Arc::new(access),
-            stopped,
-            async |control| {
-                let _ = ready.send(control);
-                std::future::pending().await
-            },
-        );
-        let lb = spawn_local(lb);
-        let control = is_ready.await.context("lb was never ready")?;
+        let (host, config) = (hosts[0].clone(), config::first(plan));
+        let mut lb = Balancer::start(host, config, &Output::in_memory()).await?;
         server.set_fault(self.fault.clone());
         let conversed = timeout(FOR_EVER, self.converse(&hosts[2], &server)).await;
         let (read, first) = conversed.context("the connection is never closed")??;
-        drop(stop);
-        let ended = timeout(FOR_EVER, lb).await.context("lb does not end")?;
-        ended.context("lb panicked")?.context("lb ended with an error")?;
-        for status in control.cluster.status() {
+        lb.stop().await?;
+        for status in lb.control.cluster.status() {
             ensure!(status.in_flight == 0, "{} in flight at the end", status.in_flight);
         }
         Ok(Outcome { read, first, events: log.events() })

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use lb::{
     access_log::{AccessLog, Format},
     balance::Wanted,
+    config::Config,
     control::Control,
     output::Output,
 };
@@ -129,7 +130,8 @@ impl World<'_> {
         spawn_local(self.network.clone().run());
         let backends = self.backends(&log).await?;
         let output = Output::in_memory();
-        let mut balancer = self.balancer(&output).await?;
+        let (host, config) = (self.hosts[0].clone(), config::first(self.plan));
+        let mut balancer = Balancer::start(host, config, &output).await?;
         let control = balancer.control.clone();
         let names = hosts_by_name(self.plan, &self.addresses[1..]);
         let stage = Simulated { control, network: self.network.clone(), names };
@@ -151,24 +153,6 @@ impl World<'_> {
             backends.push(builder.start_on(self.hosts[1 + index].clone(), log).await?);
         }
         Ok(backends)
-    }
-
-    async fn balancer(&self, output: &Output) -> Result<Balancer> {
-        let log = AccessLog::new(output.clone(), Some(output.clone()), Format::Text);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (ready, is_ready) = oneshot::channel();
-        let config = config::first(self.plan);
-        let host = self.hosts[0].clone();
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        let run =
-            spawn_local(lb::server::run(host, config, Arc::new(log), stopped, async |control| {
-                let _ = ready.send(control);
-                std::future::pending().await
-            }));
-        let control = is_ready.await.context("lb was never ready")?;
-        Ok(Balancer { control, stop: Some(stop), run })
     }
 
     /// What is still there that should not be.
@@ -245,14 +229,31 @@ impl Stage for Simulated {
 }
 
 /// `lb`, running.
-struct Balancer {
-    control: Arc<Control>,
+pub(super) struct Balancer {
+    pub(super) control: Arc<Control>,
     stop: Option<oneshot::Sender<()>>,
     run: JoinHandle<Result<()>>,
 }
 
 impl Balancer {
-    async fn stop(&mut self) -> Result<()> {
+    /// Starts it on `host`; ready when this returns.
+    pub(super) async fn start(host: Host, config: Config, output: &Output) -> Result<Balancer> {
+        let log = AccessLog::new(output.clone(), Some(output.clone()), Format::Text);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = oneshot::channel();
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let run =
+            spawn_local(lb::server::run(host, config, Arc::new(log), stopped, async |control| {
+                let _ = ready.send(control);
+                std::future::pending().await
+            }));
+        let control = is_ready.await.context("lb was never ready")?;
+        Ok(Balancer { control, stop: Some(stop), run })
+    }
+
+    pub(super) async fn stop(&mut self) -> Result<()> {
         drop(self.stop.take());
         let ended = timeout(Duration::from_secs(60), &mut self.run).await;
         ended.context("lb did not end")?.context("lb panicked")?.context("lb ended with an error")
