@@ -47,6 +47,7 @@ pub async fn run<N: Net>(
     let control = Arc::new(Control::new(config.clone(), care));
     let cluster = control.cluster.clone();
     let shared = Arc::new(Shared::new(&control, config.workers));
+    shared.count_tasks();
     let metrics = Metrics::new(control.clone(), shared.clone(), log.clone());
     let api = admin::start(&config.api, control.clone(), metrics)?;
     let caretaker = spawn_local(care::run(net.clone(), cluster.clone(), charges));
@@ -175,7 +176,9 @@ fn start_workers<N: Net>(
             });
         } else {
             start_thread(index, async move || {
-                serve::run(worker(), orders).await;
+                let worker = worker();
+                worker.shared.count_tasks();
+                serve::run(worker, orders).await;
                 end();
             })?;
         }

@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use arc_swap::{ArcSwap, Cache};
 use fastrand::Rng;
 use hyper::header::{HeaderMap, HeaderValue};
 use tokio::{
+    runtime::{Handle, RuntimeMetrics},
     sync::Notify,
     time::{Instant, timeout_at},
 };
@@ -59,6 +60,8 @@ pub struct Shared {
     pub retry_over: Notify,
     /// Connections that found no room.
     pub turned_away: AtomicU64,
+    /// Of the event loops that serve requests and care for servers.
+    loops: Mutex<Vec<RuntimeMetrics>>,
 }
 
 impl Shared {
@@ -72,7 +75,20 @@ impl Shared {
             retries: AtomicUsize::new(0),
             retry_over: Notify::new(),
             turned_away: AtomicU64::new(0),
+            loops: Mutex::default(),
         }
+    }
+
+    /// Counts the tasks of the event loop that calls this, from now on.
+    pub fn count_tasks(&self) {
+        let mut loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        loops.push(Handle::current().metrics());
+    }
+
+    /// Tasks that are not over.
+    pub fn tasks(&self) -> usize {
+        let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        loops.iter().map(RuntimeMetrics::num_alive_tasks).sum()
     }
 
     /// Leave for one more retry, as soon as the budget has it: a moment later

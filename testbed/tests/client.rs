@@ -72,6 +72,19 @@ async fn bodies_of_all_sizes_and_framings_arrive_and_return() {
 }
 
 #[tokio::test]
+async fn who_reads_slowly_gets_it_all_and_no_sooner() {
+    let (_a, mut client, log) = start(Fault::None).await;
+    let every = Duration::from_millis(5);
+    let began = tokio::time::Instant::now();
+    let request = Request::new("GET", "/?size=20000&chunked=1").read_slowly(1000, every);
+    assert_eq!(client.send(request).await.unwrap().body.len(), 20_000);
+    assert!(began.elapsed() >= 20 * every);
+    // Head, body and framing came together: the connection is as good as new.
+    client.get("/").await.unwrap();
+    assert_eq!(log.count(0, accepted), 1);
+}
+
+#[tokio::test]
 async fn methods_versions_and_expectations() {
     let (_a, mut client, log) = start(Fault::None).await;
     let head = client.send(Request::new("HEAD", "/?size=9")).await.unwrap();

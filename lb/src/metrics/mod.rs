@@ -134,6 +134,11 @@ impl Metrics {
             "Threads that serve requests.",
             [(vec![], self.shared.loads.len() as u64)],
         )?;
+        families.gauge(
+            "lb_tasks",
+            "Tasks of these threads and of the care for servers that are not over.",
+            [(vec![], self.shared.tasks() as u64)],
+        )?;
         families.info(
             "lb_build_info",
             "Which lb this is.",

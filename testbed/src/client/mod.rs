@@ -203,7 +203,8 @@ impl<N: Net> Client<N> {
     ) -> Result<Reply, ClientError> {
         let (read, write) = tokio::io::split(stream);
         let write = request.write(bytes, write);
-        let read = Reader::new(read, attempt).reply(request.method());
+        let read = Reader::new(read, attempt).paced(request.read_pace);
+        let read = read.reply(request.method());
         tokio::pin!(write, read);
         let mut written: Option<io::Result<()>> = None;
         let reply = loop {

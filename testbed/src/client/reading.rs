@@ -4,8 +4,10 @@
 //! by its framing. A body that ends early is an error, however it ends.
 
 use std::io;
+use std::time::Duration;
 
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::sleep;
 
 use super::attempt::Attempt;
 use super::reply::{ClientError, Reply};
@@ -17,11 +19,18 @@ pub(super) struct Reader<'a, R> {
     from: R,
     inbox: Inbox,
     attempt: &'a mut Attempt,
+    /// Bytes at a time, and the pause before each.
+    pace: Option<(usize, Duration)>,
 }
 
 impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
     pub(super) fn new(from: R, attempt: &'a mut Attempt) -> Self {
-        Self { from, inbox: Inbox::default(), attempt }
+        Self { from, inbox: Inbox::default(), attempt, pace: None }
+    }
+
+    /// Reads no faster than this.
+    pub(super) fn paced(self, pace: Option<(usize, Duration)>) -> Self {
+        Self { pace, ..self }
     }
 
     pub(super) async fn reply(mut self, method: &str) -> Result<Reply, ClientError> {
@@ -68,7 +77,7 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
                 self.inbox.consume(head.len);
                 return Ok(head);
             }
-            let read = self.inbox.fill(&mut self.from).await;
+            let read = self.fill().await;
             if read.map_err(ClientError::NoAnswer)? == 0 {
                 return Err(self.end_in_head());
             }
@@ -96,10 +105,18 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
                 return Ok((body, decoder));
             }
             let cut = |error| ClientError::Truncated { status, read: body.len(), error };
-            if self.inbox.fill(&mut self.from).await.map_err(cut)? == 0 {
+            if self.fill().await.map_err(cut)? == 0 {
                 let eof = |e| io::Error::new(io::ErrorKind::UnexpectedEof, e);
                 decoder.end().map_err(eof).map_err(cut)?;
             }
         }
+    }
+
+    async fn fill(&mut self) -> io::Result<usize> {
+        let Some((bytes, every)) = self.pace else {
+            return self.inbox.fill(&mut self.from).await;
+        };
+        sleep(every).await;
+        self.inbox.fill(&mut (&mut self.from).take(bytes as u64)).await
     }
 }

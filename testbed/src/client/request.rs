@@ -21,8 +21,10 @@ pub struct Request {
     fields: Vec<(String, String)>,
     body: Vec<u8>,
     chunked: bool,
-    /// Bytes at a time, and the pause between two.
+    /// Bytes written at a time, and the pause between two.
     pace: Option<(usize, Duration)>,
+    /// Bytes read at a time, and the pause before each.
+    pub(super) read_pace: Option<(usize, Duration)>,
 }
 
 impl Request {
@@ -36,6 +38,7 @@ impl Request {
             body: Vec::new(),
             chunked: false,
             pace: None,
+            read_pace: None,
         }
     }
 
@@ -73,6 +76,14 @@ impl Request {
     #[must_use]
     pub fn slowly(mut self, bytes: usize, every: Duration) -> Self {
         self.pace = Some((bytes.max(1), every));
+        self
+    }
+
+    /// Has [`Client::send`](super::Client::send) read only so many bytes (at least
+    /// 1) of the answer at a time, head included, with a pause before each.
+    #[must_use]
+    pub fn read_slowly(mut self, bytes: usize, every: Duration) -> Self {
+        self.read_pace = Some((bytes.max(1), every));
         self
     }
 

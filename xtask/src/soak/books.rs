@@ -45,13 +45,13 @@ impl Inbox {
     }
 }
 
-/// The event without the bytes of heads.
+/// The event without the bytes of heads, but for those that an answer came to no
+/// good end after.
 fn slim(event: &Event) -> Event {
     let mut event = event.clone();
     if let EventKind::Sent { head, .. }
     | EventKind::Received { head, .. }
-    | EventKind::Answered { head, .. }
-    | EventKind::Failed { head, .. } = &mut event.kind
+    | EventKind::Answered { head, .. } = &mut event.kind
     {
         *head = Arc::new([]);
     }
@@ -190,10 +190,23 @@ fn bad_outcome(kind: &EventKind) -> Option<Outcome<'_>> {
         EventKind::Failed { error, .. } if error == "aborted by the client" => {
             Some(Outcome::Abandoned)
         }
-        EventKind::Failed { status: Some(_), .. } => Some(Outcome::BrokeOff),
+        EventKind::Failed { error, .. } if error.starts_with("no whole answer within") => {
+            Some(Outcome::Stalled)
+        }
+        EventKind::Failed { status: Some(_), head, .. } => {
+            Some(Outcome::BrokeOff { server: server_of(head) })
+        }
         EventKind::Failed { .. } => Some(Outcome::Nothing),
         _ => None,
     }
+}
+
+/// Who says of itself that an answer with this head is its own.
+fn server_of(head: &[u8]) -> Option<&str> {
+    let lines = std::str::from_utf8(head).ok()?.lines();
+    let fields = lines.filter_map(|line| line.split_once(':'));
+    let mut names = fields.filter(|(name, _)| name.eq_ignore_ascii_case("x-backend"));
+    names.next().map(|(_, value)| value.trim())
 }
 
 impl Totals {
@@ -266,9 +279,12 @@ mod tests {
             client.get("/").await.unwrap();
             backend.arm(Fault::ResetAfterRequest, 1);
             client.get("/").await.unwrap_err();
+            let _cut = disruptions.begin("A", Effect::Truncates);
+            backend.arm(Fault::Truncate { after: 3 }, 1);
+            client.get("/").await.unwrap_err();
         });
         let totals = totals.await;
-        assert_eq!((totals.error_count, totals.excused.len()), (2, 1), "{totals:?}");
+        assert_eq!((totals.error_count, totals.excused.len()), (2, 2), "{totals:?}");
         assert!(totals.errors[0].contains("status=500"), "{:?}", totals.errors);
     }
 

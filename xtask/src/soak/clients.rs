@@ -37,12 +37,15 @@ enum Habit {
     Downloads,
     /// Requests that come in small pieces.
     Dribbles,
-    /// Goes away in the middle of a request or its answer.
+    /// Large answers, read in small pieces.
+    Sips,
+    /// Goes away in the middle of a request or its answer, some after hardly
+    /// reading it for long.
     Quits,
 }
 
 /// Of so many clients each one's habit.
-const HABITS: [Habit; 12] = [
+const HABITS: [Habit; 14] = [
     Habit::Reads,
     Habit::Posts,
     Habit::ReadsOnce,
@@ -55,6 +58,8 @@ const HABITS: [Habit; 12] = [
     Habit::Posts,
     Habit::ReadsOnce,
     Habit::Dribbles,
+    Habit::Sips,
+    Habit::Quits,
 ];
 
 /// How long small GETs on kept connections took; clones share it.
@@ -129,6 +134,10 @@ impl One {
                 let pause = Duration::from_millis(self.random.u64(1..20));
                 Request::new("PUT", "/").body(body).slowly(40, pause)
             }
+            Habit::Sips => {
+                let pause = Duration::from_millis(self.random.u64(1..40));
+                Request::new("GET", "/?size=2000000").read_slowly(64 << 10, pause)
+            }
             Habit::Quits => return self.quit().await,
         };
         let began = Instant::now();
@@ -140,7 +149,7 @@ impl One {
 
     async fn quit(&mut self) {
         let soon = Duration::from_millis(self.random.u64(0..10));
-        match self.random.u32(0..4) {
+        match self.random.u32(0..5) {
             0 => drop(self.client.send_and_abort(Request::new("GET", "/?size=300000")).await),
             1 => {
                 let upload = Request::new("POST", "/").body(vec![7; 300_000]);
@@ -148,6 +157,12 @@ impl One {
                 drop(timeout(soon, self.client.send(upload)).await);
             }
             2 => drop(timeout(soon, self.client.get("/?size=3000000")).await),
+            3 => {
+                let hardly = Request::new("GET", "/?size=8000000");
+                let hardly = hardly.read_slowly(100, Duration::from_millis(100));
+                let long = Duration::from_millis(self.random.u64(0..2000));
+                drop(timeout(long, self.client.send(hardly)).await);
+            }
             _ => {
                 let half = b"POST / HTTP/1.1\r\nHost: soak\r\nContent-Length: 100\r\n\r\nhalf";
                 let cut = self.random.usize(1..=half.len());

@@ -73,8 +73,10 @@ pub(super) struct Loss<'a> {
 pub(super) enum Outcome<'a> {
     /// An answer by this server; by `lb` itself if there is none.
     Answer { status: u16, server: Option<&'a str> },
-    /// The answer broke off.
-    BrokeOff,
+    /// The answer of this server broke off.
+    BrokeOff { server: Option<&'a str> },
+    /// It did not come to an end in the client's time.
+    Stalled,
     /// The connection was refused, or ended without an answer.
     Nothing,
     /// The client itself went away.
@@ -105,9 +107,12 @@ impl Disruptions {
         let broken = |effect| matches!(effect, Effect::Cuts | Effect::Truncates);
         match loss.outcome {
             Outcome::Abandoned => Some("the client went away"),
-            Outcome::Nothing => None,
-            Outcome::BrokeOff => {
-                let cut = met.iter().any(|met| met.effect == Effect::Truncates);
+            Outcome::Nothing | Outcome::Stalled => None,
+            Outcome::BrokeOff { server } => {
+                let cut = |met: &Disruption| {
+                    met.effect == Effect::Truncates && Some(met.server) == server
+                };
+                let cut = met.iter().any(cut);
                 cut.then_some("its server broke off in the middle of the answer")
             }
             Outcome::Answer { status, server: Some(server) } => {
@@ -199,14 +204,18 @@ mod tests {
             (answer(500, Some("A")), true),
             (answer(500, Some("B")), false),
             (answer(503, None), false),
-            (Outcome::BrokeOff, false),
+            (Outcome::BrokeOff { server: Some("A") }, false),
             (Outcome::Nothing, false),
+            (Outcome::Stalled, false),
             (Outcome::Abandoned, true),
         ] {
             let got = all.excuse(&loss("GET", 15, outcome));
             assert_eq!(got.is_some(), excused, "{outcome:?}: {got:?}");
         }
         let cut = disruptions(&[("A", Effect::Truncates)]);
-        assert!(cut.excuse(&loss("GET", 15, Outcome::BrokeOff)).is_some());
+        for (server, excused) in [(Some("A"), true), (Some("B"), false), (None, false)] {
+            let got = cut.excuse(&loss("GET", 15, Outcome::BrokeOff { server }));
+            assert_eq!(got.is_some(), excused, "{server:?}");
+        }
     }
 }

@@ -49,6 +49,7 @@ pub(super) struct Look {
     pub(super) resident_kib: u64,
     pub(super) descriptors: usize,
     pub(super) threads: usize,
+    pub(super) tasks: u64,
     pub(super) in_flight: u64,
     pub(super) connections: u64,
 }
@@ -158,6 +159,7 @@ impl Service {
             resident_kib: processes.resident_kib()?,
             descriptors: processes.descriptors()?,
             threads: processes.threads()?,
+            tasks: metric("lb_tasks")?,
             in_flight: metric("lb_client_requests_in_flight")?,
             connections: metric("lb_client_connections")?,
         })

@@ -2,7 +2,8 @@
 //!
 //! The estimator is Theil and Sen's: the median of the slopes between all pairs of
 //! samples. A spike, a step back or a third of samples from elsewhere do not move
-//! it; a leak does, as it is in every pair.
+//! it; a leak does, as it is in every pair. A step that stays and a leak that begins
+//! late are in the minority of pairs: for them the ends are compared.
 
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ pub(super) struct Trend {
     pub(super) level: f64,
     /// From the first sample to the last, on the robust line.
     pub(super) growth: f64,
+    /// From the median of the first tenth to that of the last, as a share of the
+    /// first.
+    pub(super) step: f64,
 }
 
 impl Trend {
@@ -32,7 +36,10 @@ impl Trend {
         }
         let seconds = points.last()?.0 - points.first()?.0;
         let level = median(samples.iter().map(|(_, value)| *value).collect())?;
-        Some(Trend { level, growth: median(slopes)? * seconds })
+        let tenth = samples.len() / 10;
+        let of = |some: &[(Duration, f64)]| median(some.iter().map(|(_, value)| *value).collect());
+        let (first, last) = (of(&samples[..tenth])?, of(&samples[samples.len() - tenth..])?);
+        Some(Trend { level, growth: median(slopes)? * seconds, step: last / first - 1.0 })
     }
 
     /// The growth as a share of the level.

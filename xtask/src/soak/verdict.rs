@@ -93,12 +93,13 @@ fn memory(evidence: &Evidence) -> Check {
         return Check { what, holds: None, seen };
     };
     let seen = format!(
-        "{:+.2} % in {:.0} s, {:.1} MiB",
+        "{:+.2} % in {:.0} s, {:.1} MiB, {:+.2} % from its first tenth to its last",
         trend.share() * 100.0,
         over.as_secs_f64(),
-        trend.level / 1024.0
+        trend.level / 1024.0,
+        trend.step * 100.0
     );
-    Check::new(what, trend.share() <= GROWTH, seen)
+    Check::new(what, trend.share() <= GROWTH && trend.step <= GROWTH, seen)
 }
 
 fn threads(evidence: &Evidence) -> Check {
@@ -109,15 +110,20 @@ fn threads(evidence: &Evidence) -> Check {
 }
 
 fn rest(evidence: &Evidence) -> Check {
-    let what = "descriptors, connections and requests in flight go back to where they were";
+    let what = "descriptors, tasks, connections and requests in flight go back to what they were";
     let Some((before, after)) = evidence.before.zip(evidence.after) else {
         return Check { what, holds: Some(false), seen: "nobody could look".into() };
     };
     let seen = format!(
-        "{} descriptors of {}, {} connections, {} in flight",
-        after.descriptors, before.descriptors, after.connections, after.in_flight
+        "{} descriptors of {}, {} tasks of {}, {} connections, {} in flight",
+        after.descriptors,
+        before.descriptors,
+        after.tasks,
+        before.tasks,
+        after.connections,
+        after.in_flight
     );
-    let back = after.descriptors <= before.descriptors;
+    let back = after.descriptors <= before.descriptors && after.tasks <= before.tasks;
     Check::new(what, back && after.connections == 0 && after.in_flight == 0, seen)
 }
 
@@ -147,6 +153,18 @@ mod tests {
     }
 
     #[test]
+    fn a_step_and_a_leak_that_begins_late_are_told() {
+        for more in [|at: f64| if at > 900.0 { 3000.0 } else { 0.0 }, |at| 10.0 * (at - 1400.0)] {
+            let mut leaking = evidence();
+            for sample in &mut leaking.samples {
+                sample.resident_kib += more(sample.seconds).max(0.0) as u64;
+            }
+            let checks = judge(&leaking);
+            assert_eq!(of(&checks, "memory").holds, Some(false), "{checks:#?}");
+        }
+    }
+
+    #[test]
     fn a_short_life_says_nothing_of_memory() {
         let mut short = evidence();
         for (number, sample) in short.samples.iter_mut().enumerate() {
@@ -172,6 +190,7 @@ mod tests {
         check("follows", |e| e.failures.push("it ended".into()));
         check("threads", |e| e.samples.push(Sample { threads: 9, ..e.samples[0] }));
         check("descriptors", |e| e.after.as_mut().unwrap().descriptors += 1);
+        check("tasks", |e| e.after.as_mut().unwrap().tasks += 1);
         check("descriptors", |e| e.after.as_mut().unwrap().in_flight = 1);
         check("descriptors", |e| e.after = None);
     }
