@@ -2,7 +2,10 @@
 //! hostile requests and answers, as a page. For information: nobody else promised what is
 //! asked of `lb`.
 
-use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fmt::Write, fs::File, io::Write as _, path::PathBuf, sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -34,6 +37,12 @@ pub(crate) struct Options {
 /// # Errors
 /// A target does not exist or does not start.
 pub(crate) async fn run(options: Options) -> Result<()> {
+    // Before minutes are spent for it.
+    let out = options
+        .out
+        .as_ref()
+        .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
+    let out = out.transpose()?;
     let programs = programs::build(false)?;
     let mut targets = vec![("lb".to_owned(), Place::Local)];
     for name in &options.target {
@@ -60,10 +69,8 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         columns.push((name, found));
     }
     let page = page(&columns);
-    match options.out {
-        Some(file) => {
-            fs::write(&file, page).with_context(|| format!("cannot write {}", file.display()))
-        }
+    match out {
+        Some(mut file) => file.write_all(page.as_bytes()).context("cannot write the page"),
         None => {
             print!("{page}");
             Ok(())

@@ -9,13 +9,14 @@ mod catalogue;
 mod simulated;
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use rustix::fs::{FlockOperation, flock};
 
 use crate::programs::{cargo, target_folder, workspace};
 use catalogue::{MUTANTS, Mutant};
@@ -53,6 +54,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if chosen.is_empty() {
+        return Ok(none_is_chosen());
+    }
     let copy = Copy::make()?;
     let original = copy.build(&["lb"]).context("the unchanged sources")?.join("lb");
     ensure!(passes(&original, &chosen)?, "the scenarios fail without a mutant");
@@ -66,6 +70,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     println!("{} passed, {survivors} failed", chosen.len() - survivors);
     Ok(if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tells who has mistyped a name.
+fn none_is_chosen() -> ExitCode {
+    eprintln!("error: no mutant matches; --list shows them all");
+    ExitCode::from(2)
 }
 
 impl Mutant {
@@ -90,25 +100,32 @@ fn passes(lb: &Path, mutants: &[&Mutant]) -> Result<bool> {
     }
 }
 
-/// A copy of the workspace's sources, to be broken.
-struct Copy(PathBuf);
+/// A copy of the workspace's sources, to be broken by one at a time.
+struct Copy {
+    folder: PathBuf,
+    /// Ours until it is closed.
+    _lock: File,
+}
 
 impl Copy {
     fn make() -> Result<Copy> {
         let folder = target_folder().join("mutants");
         let (from, to) = (workspace(), folder.join("workspace"));
         fs::create_dir_all(&to)?;
+        let lock = File::create(folder.join("lock"))?;
+        let ours = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        ours.context("another cargo xtask mutants is under way")?;
         for part in ["Cargo.toml", "Cargo.lock", "lb", "testbed", "xtask", "tests"] {
             copy_all(&from.join(part), &to.join(part))
                 .with_context(|| format!("cannot copy {part}"))?;
         }
-        Ok(Copy(folder))
+        Ok(Copy { folder, _lock: lock })
     }
 
     /// Builds these programs, and returns the folder where they are.
     fn build(&self, programs: &[&str]) -> Result<PathBuf> {
-        let target = self.0.join("target");
-        let mut build = cargo(&self.0.join("workspace"));
+        let target = self.folder.join("target");
+        let mut build = cargo(&self.folder.join("workspace"));
         build.args(["build", "--quiet", "--target-dir"]).arg(&target);
         build.args(programs.iter().flat_map(|name| ["--package", name, "--bin", name]));
         // Built often and run once: the time goes into the compiler.
@@ -127,7 +144,7 @@ impl Copy {
         programs: &[&str],
         judge: impl FnOnce(&Path) -> Result<T>,
     ) -> Result<T> {
-        let file = self.0.join("workspace/lb/src").join(mutant.file);
+        let file = self.folder.join("workspace/lb/src").join(mutant.file);
         let sound = fs::read_to_string(&file)?;
         fs::write(&file, mutant.apply(&sound)?)?;
         let built = self.build(programs).with_context(|| mutant.name);

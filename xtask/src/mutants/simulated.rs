@@ -15,12 +15,14 @@ use anyhow::{Context, Result, bail};
 use super::{
     Copy, Options,
     catalogue::{MUTANTS, Mutant},
+    none_is_chosen,
 };
 use crate::{programs::target_folder, sim::Plan};
 
 /// Of the catalogue.
 const COMMON: &[&str] = &[
     "skips_a_place",
+    "posts_on_kept_connections",
     "begins_anew",
     "retry_takes_a_turn",
     "picks_then_skips",
@@ -105,6 +107,9 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     if options.list {
         chosen.iter().for_each(|mutant| println!("{:<30} {}", mutant.name, mutant.what));
         return Ok(ExitCode::SUCCESS);
+    }
+    if chosen.is_empty() {
+        return Ok(none_is_chosen());
     }
     let copy = Copy::make()?;
     let mut missed = 0;

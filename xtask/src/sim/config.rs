@@ -147,7 +147,7 @@ fn settings(balancer: &Balancer) -> Settings {
         ..Timeouts::default()
     };
     Settings {
-        // A name that is none was refused when the plan was read.
+        // A name that is none was refused when the plan was checked.
         dealing: balancer.algorithm.parse::<Dealing>().unwrap_or_default(),
         fresh_posts: balancer.fresh_posts,
         timeouts,

@@ -3,7 +3,10 @@
 //! Owns the rules of the rotation (contract, Rotation): only eligible servers
 //! get requests, and in every epoch one strict rotation.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use testbed::{
     log::EventKind,
@@ -26,10 +29,10 @@ pub(crate) fn check(case: Case<'_>, wrong: &mut Vec<String>) {
 }
 
 /// No request goes to a server that was not eligible at any time since it was
-/// sent.
+/// picked.
 fn strangers(case: Case<'_>, wrong: &mut Vec<String>) {
     let Case { plan, run, requests, .. } = case;
-    let sent: BTreeMap<u64, (Duration, u64)> = requests.iter().map(|r| (r.nonce, r.sent)).collect();
+    let by_nonce: BTreeMap<u64, &Request> = requests.iter().map(|r| (r.nonce, r)).collect();
     let mut view = View::new(plan, &run.done);
     let mut last_eligible: Vec<Option<(Duration, u64)>> = vec![None; plan.servers.len()];
     // Whose line may still come.
@@ -47,8 +50,13 @@ fn strangers(case: Case<'_>, wrong: &mut Vec<String>) {
             !over && !view.eligible.contains(index)
         });
         let EventKind::Received { backend, nonce: Some(nonce), .. } = &event.kind else { continue };
-        let (Some(index), Some(sent)) = (plan.server(backend), sent.get(nonce)) else { continue };
-        let fits = |(at, seq): (Duration, u64)| seq >= sent.1 || at + run.late > sent.0;
+        let (Some(index), Some(request)) = (plan.server(backend), by_nonce.get(nonce)) else {
+            continue;
+        };
+        let picked = picked(request, backend);
+        let fits = |(at, seq): (Duration, u64)| {
+            at >= picked && seq >= request.sent.1 || at + run.late > picked
+        };
         if !last_eligible[index].is_some_and(fits) {
             let what = format!(
                 "nonce={nonce} went to {backend} at {} ms, which was {} and {}",
@@ -63,6 +71,14 @@ fn strangers(case: Case<'_>, wrong: &mut Vec<String>) {
         }
     }
     wrong.extend(doubtful.into_iter().map(|(.., what)| what));
+}
+
+/// The earliest time at which a server that a request reached may have been picked:
+/// when the attempt before that failed. What reaches it may have been long on the
+/// way, and given up meanwhile.
+fn picked(request: &Request, server: &str) -> Duration {
+    let before = request.failed.iter().take_while(|(name, ..)| name != server);
+    request.sent.0 + before.map(|(.., after)| *after).max().unwrap_or_default()
 }
 
 /// When all is healed every request is served.
@@ -99,14 +115,19 @@ fn at_the_end(case: Case<'_>, wrong: &mut Vec<String>) {
 fn epochs(case: Case<'_>, wrong: &mut Vec<String>) {
     let Case { plan, run, requests, .. } = case;
     let by_nonce: BTreeMap<u64, &Request> = requests.iter().map(|r| (r.nonce, r)).collect();
+    // What went wrong before must not excuse what comes after it.
+    let changes: BTreeSet<u64> = run.done.iter().map(|done| done.seq).chain([run.strict]).collect();
     let mut view = View::new(plan, &run.done);
     let mut epoch = Epoch::new(&view, Duration::ZERO);
     // Requests that were sent and have reached no server.
     let mut on_way = 0_usize;
     for event in &run.events {
-        if view.read(plan, event) {
+        let dealt_otherwise = view.read(plan, event);
+        if dealt_otherwise || changes.contains(&event.seq) {
             epoch.judge(case, event.at, wrong);
             epoch = Epoch::new(&view, event.at);
+        }
+        if dealt_otherwise {
             continue;
         }
         match &event.kind {
@@ -186,7 +207,8 @@ impl Epoch {
 
     fn judge(&self, case: Case<'_>, until: Duration, wrong: &mut Vec<String>) {
         let Case { plan, run, truth, .. } = case;
-        let span = (self.since, until);
+        // What ended at its beginning is over.
+        let span = (self.since + Duration::from_nanos(1), until);
         if self.dealt_to.iter().any(|(index, _)| truth.servers[*index].ails(span)) {
             return;
         }

@@ -158,14 +158,12 @@ fn bounds(
     };
     let ill: Vec<Span> =
         past.unhealthy.iter().chain(&past.unsteady).chain(&past.absent).copied().collect();
-    let mut well = complement(&ill, run.took);
-    // Connects are strong evidence, and faults may refuse them.
-    well.retain(|span| !overlaps(&past.faulty, *span));
-    for (from, to) in well {
+    for (from, to) in complement(&ill, run.took) {
         // A reload on the way asks for its own number of probes.
         let told = truth.checks.iter().map(|(at, _)| *at).filter(|at| *at <= from + back);
         let by = told.max().unwrap_or_default().max(from) + back;
-        if by < to && state(by) != "up" {
+        // Connects are strong evidence, and faults may refuse them.
+        if by < to && state(by) != "up" && !overlaps(&past.faulty, (from, by)) {
             wrong.push(format!(
                 "well since {} ms, and {} at {} ms",
                 from.as_millis(),
@@ -228,6 +226,12 @@ fn departures(case: Case<'_>, wrong: &mut Vec<String>) {
                 ));
                 continue;
             };
+            if *said == Said::CutOff && *at + run.late < *from + drain {
+                wrong.push(format!(
+                    "server={name}: removed at {} ms and cut off at {} ms, before its time to drain",
+                    from.as_millis(), at.as_millis(),
+                ));
+            }
             let busy = busy_until(requests, name, *from, run.took) + round_trip(plan);
             let by = busy.min(*from + drain) + round_trip(plan);
             let ails = past.ails((from.saturating_sub(Duration::from_secs(5)), *at));

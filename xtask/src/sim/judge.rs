@@ -3,7 +3,8 @@
 //! Owns when an error is allowed; each rule names its place in the contract.
 //! Whatever no rule allows is a violation. How it really was is
 //! [`super::truth`]'s; the rules of servers' states are [`super::health`]'s,
-//! those of the rotation [`super::dealing`]'s.
+//! those of the rotation [`super::dealing`]'s, those of
+//! retries [`super::retries`]'s.
 
 use std::time::Duration;
 
@@ -14,20 +15,11 @@ use super::{
     dealing, health,
     plan::{Plan, millis},
     requests::{Outcome, Request, collect},
+    retries::{SENT_LIMIT, kept_connections_of_posts, sent_to, sent_too_often, was_sent},
     run::Run,
     truth::{Span, Truth, overlaps},
     view::{Said, heard},
 };
-
-/// Servers to which a request is sent at most, that came to nothing: the first
-/// and two others.
-const SENT_LIMIT: usize = 3;
-
-/// Retries that the budget always allows at one time.
-const BUDGET: usize = 3;
-
-/// How long a request waits for the budget.
-const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
 
 /// For how long a kept connection may have lain idle, and a bit.
 const KEPT: Duration = Duration::from_secs(6);
@@ -59,8 +51,10 @@ pub(crate) fn judge(plan: &Plan, run: &Run) -> Vec<String> {
         wrong.extend(court.unfounded(request).map(|what| request.accuse(&what)));
     }
     wrong.extend(court.retries_beyond_the_budget());
+    wrong.extend(kept_connections_of_posts(plan, run));
     health::check(case, &mut wrong);
     dealing::check(case, &mut wrong);
+    wrong.extend(run.crowd.too_much(plan));
     wrong.extend(run.left.iter().map(|what| format!("left at the end: {what}")));
     wrong.extend(run.events.iter().filter_map(|event| match &event.kind {
         EventKind::Output { line, .. } if line.starts_with("ERROR") => Some(format!("lb: {line}")),
@@ -80,11 +74,11 @@ impl Request {
     }
 }
 
-struct Court<'a> {
-    plan: &'a Plan,
+pub(super) struct Court<'a> {
+    pub(super) plan: &'a Plan,
     truth: &'a Truth,
-    requests: &'a [Request],
-    end: Duration,
+    pub(super) requests: &'a [Request],
+    pub(super) end: Duration,
     /// When each server was seen to be up.
     ups: Vec<Vec<Duration>>,
 }
@@ -102,33 +96,31 @@ impl Court<'_> {
             Some(outcome) => outcome,
             None => return Some("was never answered".into()),
         };
-        match outcome {
-            Outcome::Answered(server, status) => self.answered(request, server, *status, span),
+        let wrong = match outcome {
+            Outcome::Answered(server, status) => self.answered(server, *status, span),
             Outcome::Refused(status, reason) => self.refused(request, *status, reason, span),
             Outcome::Broken(headed, error) => self.broken(request, *headed, error, span),
             Outcome::Aborted => {
                 let ordered =
                     self.truth.aborts[client].iter().any(|at| span.0 <= *at && *at <= span.1);
-                (!ordered).then(|| "ended as if its client had given it up".into())
+                return (!ordered).then(|| "ended as if its client had given it up".into());
             }
-        }
+        };
+        wrong.or_else(|| self.late(request, span)).or_else(|| sent_too_often(request))
     }
 
     /// Contract, table of failover: "a 5xx from the server: passed on
     /// unchanged".
-    fn answered(&self, request: &Request, server: &str, status: u16, span: Span) -> Option<String> {
+    fn answered(&self, server: &str, status: u16, span: Span) -> Option<String> {
         let past = &self.truth.servers[self.plan.server(server)?];
-        if status == 200 {
-            return self.late(request, span);
-        }
-        let own = status == 503 && overlaps(&past.unavailable, span);
+        let own = status == 200 || status == 503 && overlaps(&past.unavailable, span);
         (!own).then(|| format!("{server} never said {status}"))
     }
 
     /// Nothing waits where nobody has to be waited for. (Contract, Timeouts:
     /// there is no other limit.)
     fn late(&self, request: &Request, span: Span) -> Option<String> {
-        let since = span.0.saturating_sub(self.truth.settling(self.plan));
+        let since = span.0.saturating_sub(self.truth.settling(self.plan, span.1));
         let well = |past: &super::truth::Past| {
             let window = (since, span.1);
             !past.ails(window) && !overlaps(&past.unmannered, window)
@@ -177,13 +169,12 @@ impl Court<'_> {
     /// A server that served everybody from so long before that `lb` must have
     /// known it (contract, Health, Bounds).
     fn one_that_is_well(&self, span: Span) -> Option<usize> {
-        let since = span.0.checked_sub(self.truth.settling(self.plan))?;
+        let since = span.0.saturating_sub(self.truth.settling(self.plan, span.1));
         self.truth.servers.iter().position(|past| past.serves((since, span.1)))
     }
 
     /// Why a request may fail although a server was well.
     fn is_excused(&self, request: &Request, reason: &str, span: Span) -> bool {
-        let sent: Vec<_> = request.failed.iter().filter(|(_, how, _)| was_sent(how)).collect();
         let last_was_sent = request.failed.last().is_some_and(|(_, how, _)| was_sent(how));
         let ends = ["server_closed", "bad_answer", "response_timeout"];
         if !last_was_sent || !ends.contains(&reason) {
@@ -195,51 +186,7 @@ impl Court<'_> {
         }
         // "at most 2 other servers": those that were sent to, on fresh
         // connections.
-        let elsewhere = sent.iter().filter(|(_, how, _)| how != "reused_closed").count();
-        elsewhere >= SENT_LIMIT || self.budget_was_used_up(request, span)
-    }
-
-    /// "within a retry budget (20 % of requests in flight, at least 3)".
-    fn budget_was_used_up(&self, request: &Request, span: Span) -> bool {
-        let Some((_, _, after)) = request.failed.last() else { return false };
-        let failed = (span.0 + *after).saturating_sub(BUDGET_PATIENCE);
-        let retries = self.requests.iter().filter(|other| {
-            let theirs = other.span(self.end);
-            let began = other.failed.iter().find(|(_, how, _)| was_sent(how));
-            let began = began.map(|(_, _, after)| theirs.0 + *after);
-            other.nonce != request.nonce
-                && began.is_some_and(|began| began <= span.1 && failed <= theirs.1)
-        });
-        retries.count() >= BUDGET
-    }
-
-    /// Contract, table of failover: "within a retry budget (20 % of requests in
-    /// flight, at least 3)". A retry is under way at least from its arrival to
-    /// a moment before the head of its answer, or else before its end.
-    fn retries_beyond_the_budget(&self) -> Option<String> {
-        let margin = round_trip(self.plan) * 2;
-        let under_way = |request: &Request| {
-            // What a kept connection may have been the cause of costs no budget.
-            let costs = |(_, how, _): &&(String, String, Duration)| {
-                how == "closed" || how == "response_timeout"
-            };
-            let (failed_at, _, after) = request.failed.iter().find(costs)?;
-            let failed = (request.sent.0 + *after).saturating_sub(margin);
-            let elsewhere =
-                request.reached.iter().find(|(name, at, _)| *at >= failed && name != failed_at);
-            let (_, from, _) = elsewhere?;
-            let head = request.first_byte.map(|after| request.sent.0 + after);
-            let end = request.outcome.as_ref()?.0;
-            let until = head.unwrap_or(end).min(end).checked_sub(margin)?;
-            (*from < until).then_some((*from, until))
-        };
-        let retries: Vec<Span> = self.requests.iter().filter_map(under_way).collect();
-        let limit = BUDGET.max(self.plan.clients.len() / 5);
-        let (at, count) = retries
-            .iter()
-            .map(|(at, _)| (*at, retries.iter().filter(|(from, to)| from <= at && at < to).count()))
-            .max_by_key(|(_, count)| *count)?;
-        (count > limit).then(|| format!("{count} retries at a time at {} ms", at.as_millis()))
+        sent_to(request).len() >= SENT_LIMIT || self.budget_was_used_up(request, span)
     }
 
     /// Contract, table of failover: "response head relayed, body breaks: the
@@ -251,7 +198,7 @@ impl Court<'_> {
                 let index = self.plan.server(server);
                 index.is_some_and(|index| {
                     let past = &self.truth.servers[index];
-                    past.ails(span) || overlaps(&past.absent, span)
+                    past.severs(span) || overlaps(&past.cut_off, span)
                 })
             });
         (!excused).then(|| format!("broke off: {error}"))
@@ -268,17 +215,18 @@ impl Court<'_> {
             match how.as_str() {
                 "no_resources" => true,
                 "went_out" => {
-                    let settling = (from.saturating_sub(self.truth.settling(self.plan)), to);
+                    let settling = self.truth.settling(self.plan, to);
+                    let settling = (from.saturating_sub(settling), to);
                     !past.ails(settling) && !overlaps(&past.unwanted, (from, to))
                 }
                 // A connection from before a restart is not used again.
                 "reused_closed" | "closed_before_request" => {
                     let up = self.ups[index].iter().rev().find(|up| **up <= from);
                     let kept = (kept.0.max(up.copied().unwrap_or_default()), to);
-                    !past.ails(kept) && !past.hangs_up(kept)
+                    !past.severs(kept) && !past.hangs_up(kept)
                 }
-                "bad_answer" => !past.ails(kept) && !past.hangs_up(kept),
-                _ => !past.ails((from, to)) && !overlaps(&past.absent, (from, to)),
+                "bad_answer" => !past.severs(kept) && !past.hangs_up(kept),
+                _ => !past.severs((from, to)) && !overlaps(&past.cut_off, (from, to)),
             }
         };
         let (server, how, _) = request.failed.iter().find(unfounded)?;
@@ -297,9 +245,4 @@ fn ups(plan: &Plan, run: &Run) -> Vec<Vec<Duration>> {
         }
     }
     ups
-}
-
-/// Whether a request that failed so may have been executed.
-fn was_sent(how: &str) -> bool {
-    matches!(how, "reused_closed" | "closed" | "response_timeout" | "bad_answer")
 }

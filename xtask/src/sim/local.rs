@@ -19,6 +19,7 @@ use tokio::{runtime::Builder, task::LocalSet, time::Instant};
 
 use super::{
     config::{Check, listed},
+    crowd::Crowd,
     judge::judge,
     network::Link,
     operations::Stage,
@@ -81,7 +82,8 @@ async fn run(plan: &Plan, lb: &Path) -> Result<Run> {
     balancer.exited().await?;
     let Played { done, strict } = played;
     let (events, access) = told(log.events());
-    Ok(Run { events, done, access, strict, left, took: began.elapsed(), late: LATE })
+    let (took, crowd) = (began.elapsed(), Crowd::default());
+    Ok(Run { events, done, access, strict, left, crowd, took, late: LATE })
 }
 
 /// `lb`'s lines as the judge knows them: those of changes without the time of

@@ -4,13 +4,15 @@
 //! Reading order: `plan` (what is written down), `draw` (how it is drawn from
 //! a seed), `run` (how it is carried out, with `network`, `host`, `operations`
 //! and `workload`), `judge` (what is right, with `truth`, `view`, `requests`,
-//! `health` and `dealing`), `shrink`, `swarm`. `local` plays a plan on real sockets.
+//! `retries`, `health`, `dealing` and `crowd`), `shrink`, `swarm`. `local` plays a
+//! plan on real sockets.
 //!
 //! Clocks do not jump here: all that `lb` waits for it waits for by the monotonic
 //! clock, and the time of day is only written into its logs.
 
 mod config;
 mod coverage;
+mod crowd;
 mod dealing;
 mod draw;
 mod exchange;
@@ -25,6 +27,7 @@ mod plan;
 mod random;
 mod replay;
 mod requests;
+mod retries;
 mod run;
 mod shrink;
 mod swarm;

@@ -120,7 +120,7 @@ pub(crate) struct Operation {
 /// What happens. Everything but `close_idle`, `abort` and `reload` is undone
 /// after its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum What {
     /// A server's process is killed, and started again.
     Kill { server: String },

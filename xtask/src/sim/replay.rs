@@ -98,6 +98,10 @@ pub(super) fn run_command(file: &Path, options: &Options) -> Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
+    if let Some(lb) = options.lb.as_ref().filter(|lb| !lb.is_file()) {
+        eprintln!("error: there is no program {}", lb.display());
+        return Ok(ExitCode::from(2));
+    }
     let judged = match options.world {
         Where::Sim => verdict(&plan),
         Where::Local => {

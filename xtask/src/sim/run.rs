@@ -29,10 +29,10 @@ use tokio::{
     task::{JoinHandle, spawn_local},
     time::{Instant, timeout},
 };
-use turmoil_net::netstat;
 
 use super::{
     config::{self, Check, PORT},
+    crowd::{self, Crowd},
     host::Host,
     network::{Link, Network},
     operations::{Done, Stage},
@@ -62,6 +62,8 @@ pub(crate) struct Run {
     pub(crate) strict: u64,
     /// What was still there when nobody had asked for anything for a while.
     pub(crate) left: Vec<String>,
+    /// What piled up in `lb`, where that can be seen.
+    pub(crate) crowd: Crowd,
     /// How long it took, in virtual time.
     pub(crate) took: Duration,
     /// By how much something may be seen later than it happens; in virtual time
@@ -137,13 +139,19 @@ impl World<'_> {
         let stage = Simulated { control, network: self.network.clone(), names };
         let clients = self.hosts[1 + self.plan.servers.len()..].to_vec();
         let lb = SocketAddr::new(LB, PORT);
-        let played = play(self.plan, (&log, began), (lb, clients), &backends, &stage).await?;
+        let servers = &self.addresses[1..=self.plan.servers.len()];
+        let (mut crowd, watched) = (Crowd::default(), balancer.control.clone());
+        let played = tokio::select! {
+            biased;
+            played = play(self.plan, (&log, began), (lb, clients), &backends, &stage) => played?,
+            never = crowd.watch(&watched, servers) => never,
+        };
         let left = self.left(&balancer.control);
         balancer.stop().await?;
         let access = String::from_utf8_lossy(&output.take()).into_owned();
         let Played { done, strict } = played;
         let (events, took, late) = (log.events(), began.elapsed(), Duration::ZERO);
-        Ok(Run { events, done, access, strict, left, took, late })
+        Ok(Run { events, done, access, strict, left, crowd, took, late })
     }
 
     async fn backends(&self, log: &EventLog) -> Result<Vec<Backend>> {
@@ -168,14 +176,10 @@ impl World<'_> {
             }
         }
         let servers = &self.addresses[1..=self.plan.servers.len()];
-        let kept = netstat(LB).entries.into_iter().filter(|entry| {
-            let to_server = entry.peer.is_some_and(|peer| servers.contains(&peer.ip()));
-            to_server && entry.state == Some(turmoil_net::NetstatState::Established)
-        });
+        let kept: usize = crowd::connections(servers).values().sum();
         // Probes come and go.
-        let kept: Vec<_> = kept.collect();
-        if kept.len() > servers.len() {
-            left.push(format!("{} connections to servers", kept.len()));
+        if kept > servers.len() {
+            left.push(format!("{kept} connections to servers"));
         }
         left
     }

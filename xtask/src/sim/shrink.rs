@@ -63,7 +63,8 @@ impl Shrinker {
     fn consider(&mut self, change: impl FnOnce(&mut Plan)) -> bool {
         let mut plan = self.best.clone();
         change(&mut plan);
-        if plan == self.best || self.left == 0 {
+        // What is no plan could not be repeated.
+        if plan == self.best || plan.check().is_err() || self.left == 0 {
             return false;
         }
         self.left -= 1;

@@ -43,6 +43,8 @@ struct Outcome {
 /// A plan cannot be saved.
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let seeds = options.chosen();
+    let folder = &options.save;
+    fs::create_dir_all(folder).with_context(|| format!("cannot write {}", folder.display()))?;
     let cores = thread::available_parallelism().map_or(2, usize::from);
     let next = AtomicUsize::new(0);
     let (sender, outcomes) = mpsc::channel();
@@ -229,9 +231,7 @@ fn show(plan: &Plan, folder: &Path) -> Result<()> {
     let text = plan.to_text()?;
     let file = folder.join(format!("seed-{}.toml", plan.seed));
     let shown = file.display();
-    fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&file, &text))
-        .with_context(|| format!("cannot write {shown}"))?;
+    fs::write(&file, &text).with_context(|| format!("cannot write {shown}"))?;
     println!("{} operations:\n{text}", plan.operations.len());
     println!("repeat it with: cargo xtask sim --replay {shown}");
     Ok(())

@@ -82,7 +82,24 @@ fn a_plan_is_read_as_it_was_written() {
     for seed in 1..=50 {
         let plan = draw(seed);
         let text = plan.to_text().unwrap();
-        assert_eq!(toml::from_str::<Plan>(&text).unwrap(), plan, "{text}");
+        assert_eq!(Plan::parse(&text).unwrap(), plan, "{text}");
+    }
+}
+
+#[test]
+fn a_mistake_in_a_plan_is_told() {
+    let good = "seed = 1\nfaults_ms = 9\nservers = [{name = \"A\"}]\n\
+        clients = [{name = \"c\", pause_ms = 1, posts = 0, body = 0}]\n";
+    Plan::parse(good).unwrap();
+    for (more, told) in [
+        ("balancer.algorithm = \"rond_robin\"", "unknown algorithm"),
+        ("network.mtu = 40", "mtu is less than 68"),
+        ("[[operations]]\ndo = \"kill\"\nserver = \"A\"\nat_ms = 1\nfor_s = 5", "`for_s`"),
+        ("[[operations]]\ndo = \"kill\"\nserver = \"B\"\nat_ms = 1", "no server B"),
+        ("[[operations]]\ndo = \"abort\"\nclient = \"c\"\nat_ms = 9", "after the faults"),
+    ] {
+        let error = format!("{:#}", Plan::parse(&format!("{good}{more}\n")).unwrap_err());
+        assert!(error.contains(told), "{error}");
     }
 }
 

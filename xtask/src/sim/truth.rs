@@ -37,6 +37,8 @@ pub(crate) struct Past {
     pub(crate) silent: Vec<Span>,
     /// Probes may fail: packets are lost, or late.
     pub(crate) unsteady: Vec<Span>,
+    /// Connections to it break or hang, those of probes and of requests.
+    pub(crate) severed: Vec<Span>,
     /// Requests are spoilt, whatever probes say.
     pub(crate) faulty: Vec<Span>,
     /// Requests are served, and connections end without notice.
@@ -47,6 +49,8 @@ pub(crate) struct Past {
     pub(crate) unwanted: Vec<Span>,
     /// It is not configured.
     pub(crate) absent: Vec<Span>,
+    /// It was removed, and its time to finish what it has is over.
+    pub(crate) cut_off: Vec<Span>,
 }
 
 impl Truth {
@@ -67,6 +71,9 @@ impl Truth {
         }
         for (index, past) in truth.servers.iter_mut().enumerate() {
             past.absent = absences(plan, &run.done, index, run.took);
+            let drain = millis(plan.balancer.drain_ms);
+            let cut = past.absent.iter().map(|(from, to)| (*from + drain, drain + *to.max(from)));
+            past.cut_off = cut.collect();
             let wanted = wanted_not(plan, &run.done, index, run.took);
             past.unwanted = past.absent.iter().copied().chain(wanted).collect();
         }
@@ -97,13 +104,14 @@ impl Truth {
     }
 
     /// The longest within which a server that is well is seen to be, however
-    /// it was probed.
-    pub(crate) fn settling(&self, plan: &Plan) -> Duration {
-        let longest = |(_, check): &(Duration, Check)| check.period * check.rise + check.timeout;
-        let longest = self.checks.iter().map(longest).max().unwrap_or_default();
+    /// it was probed until `at`.
+    pub(crate) fn settling(&self, plan: &Plan, at: Duration) -> Duration {
+        let known: Vec<&Check> =
+            self.checks.iter().filter(|(from, _)| *from <= at).map(|(_, check)| check).collect();
+        let longest = known.iter().map(|check| check.period * check.rise + check.timeout);
         // A reload on the way asks for its own number of probes.
-        let times = if self.checks.len() > 1 { 2 } else { 1 };
-        longest * times + round_trip(plan) * 2
+        let times = if known.len() > 1 { 2 } else { 1 };
+        longest.max().unwrap_or_default() * times + round_trip(plan) * 2
     }
 }
 
@@ -117,8 +125,12 @@ impl Past {
             | What::Crash { .. }
             | What::Stop { .. }
             | What::BlackHole { .. }
-            | What::Health { .. }
-            | What::Partition { .. } => self.unhealthy.push(span),
+            | What::Partition { .. }
+            | What::Fault { fault: Fault::ResetOnAccept, .. } => {
+                self.unhealthy.push(span);
+                self.severed.push(span);
+            }
+            What::Health { .. } => self.unhealthy.push(span),
             What::Lossy { .. } => self.unsteady.push(span),
             What::Slow { latency_ms, .. } => {
                 // A connect is tried anew with doubled patience, so one may
@@ -131,9 +143,6 @@ impl Past {
             }
             What::Fault { fault, .. } => match fault {
                 Fault::Unavailable => self.unavailable.push(span),
-                Fault::ResetOnAccept => {
-                    self.unhealthy.push(span);
-                }
                 fault if fault.is_soft() => self.unmannered.push(span),
                 _ => self.faulty.push(span),
             },
@@ -145,6 +154,13 @@ impl Past {
     /// Whether, at any time of `span`, a request or probe might fail here.
     pub(crate) fn ails(&self, span: Span) -> bool {
         let kinds = [&self.unhealthy, &self.unsteady, &self.faulty];
+        kinds.iter().any(|spans| overlaps(spans, span))
+    }
+
+    /// Whether, at any time of `span`, a request that it has might fail, whatever
+    /// its probes say.
+    pub(crate) fn severs(&self, span: Span) -> bool {
+        let kinds = [&self.severed, &self.unsteady, &self.faulty];
         kinds.iter().any(|spans| overlaps(spans, span))
     }
 

@@ -5,12 +5,18 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
+use lb::dealing::Dealing;
 
 use super::{Operation, Plan, What};
 
+/// What every IPv4 network takes (RFC 791, section 3.1): less is nobody's.
+const LEAST_MTU: u32 = 68;
+
 impl Plan {
-    pub(super) fn check(&self) -> Result<()> {
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check(&self) -> Result<()> {
         let mut names = BTreeSet::new();
         let servers = self.servers.iter().map(|server| &server.name);
         for name in servers.chain(self.clients.iter().map(|client| &client.name)) {
@@ -22,6 +28,9 @@ impl Plan {
         let health = &self.balancer;
         ensure!(health.timeout_ms <= health.period_ms, "timeout_ms is longer than period_ms");
         ensure!(health.timeout_ms > 0, "timeout_ms is 0");
+        let dealing = self.balancer.algorithm.parse::<Dealing>();
+        dealing.map_err(|error| anyhow!("algorithm: {error}"))?;
+        ensure!(self.network.mtu >= LEAST_MTU, "mtu is less than {LEAST_MTU}");
         for (index, operation) in self.operations.iter().enumerate() {
             self.check_operation(operation)?;
             let clash = self.operations[..index].iter().find(|other| other.clashes_with(operation));
@@ -35,6 +44,8 @@ impl Plan {
             Abort, Add, BlackHole, CloseIdle, Crash, Delete, Disable, Drain, Fault, Health, Kill,
             Lossy, Partition, Reload, Slow, Stop,
         };
+        let at = operation.at_ms;
+        ensure!(at < self.faults_ms, "an operation at {at} ms, after the faults");
         let is_client = |name: &String| self.clients.iter().any(|client| client.name == *name);
         let known = match &operation.what {
             Kill { server }
@@ -66,11 +77,6 @@ impl Plan {
             let spare = self.server(server).is_some_and(|index| self.servers[index].spare);
             ensure!(spare, "add: {server} is not spare");
         }
-        ensure!(
-            operation.at_ms < self.faults_ms,
-            "an operation at {} ms, after the faults",
-            operation.at_ms
-        );
         Ok(())
     }
 }
