@@ -1,10 +1,10 @@
 //! The line of a request as a JSON object, with the keys of the text.
 
-use std::time::SystemTime;
+use std::{io::Write as _, time::SystemTime};
 
 use super::{
     Entry, ID_LIMIT, outcome_of,
-    values::{millis, number, text, timestamp},
+    values::{ends_or_controls, millis, number, text, timestamp},
 };
 
 /// Appends the line of one request. Written by hand: it is on the path of every
@@ -61,6 +61,9 @@ fn failed(line: &mut Vec<u8>, entry: &Entry<'_>) {
 /// Text within quotes, escaped (RFC 8259 §7).
 fn string(line: &mut Vec<u8>, key: &str, value: &str) {
     line.extend_from_slice(key.as_bytes());
+    if !value.is_ascii() {
+        return value.chars().for_each(|char| string_char(line, char));
+    }
     let mut rest = value.as_bytes();
     let special = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\');
     while let Some(at) = rest.iter().position(special) {
@@ -76,6 +79,14 @@ fn string(line: &mut Vec<u8>, key: &str, value: &str) {
         rest = &rest[at + 1..];
     }
     line.extend_from_slice(rest);
+}
+
+fn string_char(line: &mut Vec<u8>, char: char) {
+    match char {
+        '"' | '\\' => drop(write!(line, "\\{char}")),
+        _ if ends_or_controls(char) => drop(write!(line, "\\u{:04x}", u32::from(char))),
+        _ => drop(write!(line, "{char}")),
+    }
 }
 
 /// What may not be UTF-8, and then has U+FFFD where it is not.
@@ -181,7 +192,8 @@ mod tests {
             let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
             let mut line = Vec::new();
             write(&mut line, &entry, wall);
-            prop_assert_eq!(memchr::memchr(b'\n', &line), Some(line.len() - 1));
+            let text = std::str::from_utf8(&line)?;
+            prop_assert_eq!(text.find(ends_or_controls), Some(line.len() - 1));
 
             let mut expected = json!({
                 "time": humantime::format_rfc3339_millis(wall).to_string(),

@@ -4,7 +4,7 @@ use std::{io::Write as _, time::SystemTime};
 
 use super::{
     Entry, ID_LIMIT, outcome_of,
-    values::{millis, number, text, timestamp},
+    values::{ends_or_controls, millis, number, text, timestamp},
 };
 
 /// Appends the line of one request. Written by hand, not with `write!`: it is
@@ -56,12 +56,25 @@ fn identifier(line: &mut Vec<u8>, id: &[u8]) {
 /// that no client can write fields of its own.
 fn quoted(line: &mut Vec<u8>, key: &str, value: &str) {
     line.extend_from_slice(key.as_bytes());
+    if !value.is_ascii() {
+        return value.chars().for_each(|char| quoted_char(line, char));
+    }
     for byte in value.bytes() {
         match byte {
             b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
             0..0x20 | 0x7f => drop(write!(line, "\\x{byte:02x}")),
             _ => line.push(byte),
         }
+    }
+}
+
+/// Terminals obey controls above ASCII as well, and readers see ends of lines in
+/// some.
+fn quoted_char(line: &mut Vec<u8>, char: char) {
+    match char {
+        '"' | '\\' => drop(write!(line, "\\{char}")),
+        _ if ends_or_controls(char) => drop(write!(line, "\\u{{{:x}}}", u32::from(char))),
+        _ => drop(write!(line, "{char}")),
     }
 }
 
@@ -74,5 +87,8 @@ mod tests {
         let mut line = Vec::new();
         quoted(&mut line, "target=\"", "/a\" status=999\\\n");
         assert_eq!(line, b"target=\"/a\\\" status=999\\\\\\x0a");
+        line.clear();
+        quoted(&mut line, "", "\u{e9}\"\n\u{85}\u{9b}31m\u{2028}");
+        assert_eq!(line, "\u{e9}\\\"\\u{a}\\u{85}\\u{9b}31m\\u{2028}".as_bytes());
     }
 }

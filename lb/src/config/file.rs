@@ -194,6 +194,12 @@ impl Shape for Whole {
             let what = format!("has {}; expected one of them", given.join(" and "));
             problems.push(at.problem(what));
         }
+        // What an unfinished file says is not that there are none.
+        for servers in given.into_iter().filter_map(|key| at.field(key)) {
+            if servers.node.is_null() {
+                problems.push(servers.problem("is empty; expected a list, [] for none"));
+            }
+        }
         Some(file.modern())
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use hyper::{StatusCode, http::response};
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::warn;
 
 use super::{Exchange, Lease, Outbound};
@@ -19,6 +19,9 @@ use crate::{
     upstream::{ConnectError, Connection, RequestBody, Reuse, Target, WireError, connect},
     worker::Worker,
 };
+
+/// Above what a connect to a server that is well takes, in one data centre.
+const SLOW_CONNECT: Duration = Duration::from_millis(100);
 
 /// Sends `outbound` to `server`; with `fresh`, on a new connection.
 pub(super) async fn attempt<N: Net>(
@@ -164,7 +167,12 @@ async fn connect_or_reuse<N: Net>(
     };
     let began = Instant::now();
     let error = loop {
-        match connect(&worker.net, upstream, permit, limit, server.epoch).await {
+        let connected = tokio::select! {
+            biased;
+            connected = connect(&worker.net, upstream, permit, limit, server.epoch) => connected,
+            returned = returned_late(server, reuse) => return Ok((returned, true)),
+        };
+        match connected {
             Ok(mut connection) => {
                 connection.extra = !pool.lends(reuse, began);
                 return Ok((connection, false));
@@ -184,6 +192,21 @@ async fn connect_or_reuse<N: Net>(
         return Ok((connection, true));
     }
     Err(connect_failed(worker, server, &error, began.elapsed()))
+}
+
+/// A connection that comes back while a connect is slow. One that is quick is worth
+/// waiting for: it is of use to others, too.
+async fn returned_late<N: Net>(server: &Target<N>, reuse: Reuse) -> Box<Connection<N::Stream>> {
+    if reuse == Reuse::Never {
+        return std::future::pending().await;
+    }
+    sleep(SLOW_CONNECT).await;
+    loop {
+        if let Some(connection) = server.pool.take(server.epoch, reuse, Instant::now()) {
+            return connection;
+        }
+        server.pool.returned().await;
+    }
 }
 
 /// What a connect that failed after `took` means for the request; tells the

@@ -104,16 +104,23 @@ async fn answer<N: Net>(
     let without_host = !head.headers.contains_key(header::HOST);
     let body = RequestBody::new(body, max_body, exchange.attempt_began(), &worker.load);
     let outbound = Outbound { head, body, idempotent, upgrades, without_host };
+    let mut spare = None;
     let forwarded = match settings.timeouts.deadline {
-        None => forward(&worker, &mut exchange, &outbound, first).await,
+        None => forward(&worker, &mut exchange, &outbound, first, &mut spare).await,
         Some(limit) => {
             let deadline = exchange.began() + limit;
-            let forwarded = forward(&worker, &mut exchange, &outbound, first);
+            let forwarded = forward(&worker, &mut exchange, &outbound, first, &mut spare);
             // Boxed, so that those without a deadline need no room for it.
             let forwarded = Box::pin(timeout_at(deadline, forwarded)).await;
             forwarded.unwrap_or(Err(Reason::DeadlineExceeded))
         }
     };
+    let forwarded = forwarded.or_else(|reason| {
+        let (server, answered) =
+            spare.filter(|_| outbound.body.failure().is_none()).ok_or(reason)?;
+        exchange.settle_for(&server);
+        Ok(answered)
+    });
     match forwarded {
         Ok(answered) if answered.0.status == StatusCode::SWITCHING_PROTOCOLS => {
             let (response, tunnel) = Tunnel::open(exchange, answered);
@@ -147,12 +154,17 @@ fn request_id<N: Net>(worker: &Worker<N>, headers: &mut HeaderMap) -> HeaderValu
     id
 }
 
+/// A server's own error, better than one of ours when all tries or all time are used
+/// up.
+type Spare<N> = Option<(Target<N>, (response::Parts, Lease<N>))>;
+
 /// Tries servers until one answers or the rules say stop.
 async fn forward<N: Net>(
     worker: &Worker<N>,
     exchange: &mut Exchange<N>,
     outbound: &Outbound,
     first: Target<N>,
+    spare: &mut Spare<N>,
 ) -> Result<(response::Parts, Lease<N>), Reason> {
     let mut server = first;
     let mut tried: Vec<ServerId> = Vec::new();
@@ -160,9 +172,7 @@ async fn forward<N: Net>(
     let mut elsewhere = 0;
     // Held from the first budgeted retry until an answer is chosen.
     let mut budget = None;
-    // A server's own error, better than one of ours when all tries are used up.
-    let mut spare = None;
-    let failure = loop {
+    loop {
         let failure = match attempt::attempt(worker, exchange, outbound, &server, fresh).await {
             Ok(mut answered) => {
                 let status = answered.0.status.as_u16();
@@ -172,7 +182,7 @@ async fn forward<N: Net>(
                 }
                 // The request's body is for the next.
                 answered.1.connection.wire.stop_upload();
-                spare = Some((server.clone(), answered));
+                *spare = Some((server.clone(), answered));
                 Failure::RetriedStatus(status)
             }
             Err(failure) => failure,
@@ -183,7 +193,7 @@ async fn forward<N: Net>(
         }
         exchange.attempt_failed(&server, failure);
         if !outbound.body.is_whole() {
-            break failure;
+            return Err(reason_of(failure));
         }
         match next_step(failure, outbound.is_repeatable(), elsewhere) {
             Next::FreshConnection => {
@@ -197,10 +207,10 @@ async fn forward<N: Net>(
                     budget = worker.shared.retry_permit().await;
                 }
                 if budget.is_none() {
-                    break failure;
+                    return Err(reason_of(failure));
                 }
             }
-            Next::GiveUp => break failure,
+            Next::GiveUp => return Err(reason_of(failure)),
         }
         // One that went out while the request waited was not tried: should it
         // come back when the others have failed, it is its turn.
@@ -208,14 +218,11 @@ async fn forward<N: Net>(
             tried.push(server.id);
         }
         let Some(next) = worker.next_untried(server.place, &tried) else {
-            break failure;
+            return Err(reason_of(failure));
         };
         server = next;
         fresh = false;
-    };
-    let (server, answered) = spare.ok_or(reason_of(failure))?;
-    exchange.settle_for(&server);
-    Ok(answered)
+    }
 }
 
 /// The reason that the client gets when `failure` was the last.

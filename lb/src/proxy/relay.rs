@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::Exchange;
 use crate::{
+    headers::filter_trailers,
     net::Net,
     upstream::{Claim, Connection, RequestBody},
 };
@@ -132,6 +133,13 @@ impl<N: Net> Relay<N> {
         self.silent = false;
         match polled {
             Ok(Some(frame)) => {
+                let frame = match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        filter_trailers(&mut trailers);
+                        Frame::trailers(trailers)
+                    }
+                    Err(frame) => frame,
+                };
                 self.exchange.count(frame.data_ref().map_or(0, Bytes::len));
                 self.release_at_end();
                 Poll::Ready(Some(Ok(frame)))

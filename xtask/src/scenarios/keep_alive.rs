@@ -1,6 +1,9 @@
 //! Connections that are used again, and those that die just then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
@@ -14,7 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::scenario;
+use super::{failover::received, scenario};
 use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -108,7 +111,30 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "POSTs to a server that has closed a kept connection leave no connection each"
     ),
+    scenario!(
+        48,
+        "keep_alive",
+        slow_connect_looks_back,
+        Events,
+        "who waits for a connect that hangs takes a connection that comes back"
+    ),
 ];
+
+async fn slow_connect_looks_back(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&["--workers", "1"]).await?;
+    let (mut first, mut second) = (w.client("c1")?, w.client("c2")?);
+    first.get("/").await?;
+    a.arm(Fault::Delay(Duration::from_millis(500)), 1);
+    let mark = w.log.len();
+    let slow = tokio::spawn(async move { first.get("/").await });
+    w.log.wait_count(mark, 1, "the slow request at A", received(&a)).await?;
+    a.black_hole().await?;
+    let status = second.get("/").await?.status;
+    ensure!(status == 200, "got {status}, expected 200: A's one connection came back");
+    ensure!(slow.await??.status == 200, "the slow request failed");
+    Ok(())
+}
 
 async fn distrust_piles_up_nothing(w: &mut World) -> Result<()> {
     let [a] = w.backends(["A"]).await?;

@@ -33,6 +33,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "an answer that stops halfway is cut, not ended"
     ),
     scenario!(44, "limits", deadline, Wall, "the deadline holds over all tries: 504").simulated(),
+    scenario!(
+        44,
+        "limits",
+        deadline_keeps_an_answer,
+        Events,
+        "a server's own error is better than a 504 when the deadline comes"
+    )
+    .simulated(),
     scenario!(56, "limits", sizes_of_heads, Events, "414, 431, and neither one byte too early")
         .simulated(),
     scenario!(56, "limits", sizes_of_bodies, Events, "413 by the length or by the count")
@@ -125,6 +133,17 @@ async fn silent_download(w: &mut World) -> Result<()> {
         ensure!(reply.is_err(), "{target}: a clean end: {reply:?}");
         began.expect(SHORT, &format!("the end of {target}"))?;
     }
+    Ok(())
+}
+
+async fn deadline_keeps_an_answer(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    let [a, b] = w.backends(["A", "B"]).await?;
+    w.balance(&["--deadline", "500ms", "--retry-status", "503"]).await?;
+    a.set_fault(Fault::Status(503));
+    b.set_fault(Fault::Hang);
+    let reply = w.client("c")?.get("/").await?;
+    ensure!((reply.status, reply.backend()) == (503, "A"), "got {reply:?}, expected A's 503");
     Ok(())
 }
 

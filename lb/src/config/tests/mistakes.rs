@@ -267,6 +267,10 @@ fn what_is_no_configuration_at_all() {
     for text in ["", "\n", "# nothing\n", "---\n", "null", "\u{feff}"] {
         mistakes(text, &[empty]);
     }
+    for key in ["servers", "Servers", "server_list"] {
+        let told = format!("2: {key}: is empty; expected a list, [] for none");
+        mistakes(format!("debug: true\n{key}:\n"), &[&told]);
+    }
     mistakes("a: [1", &["1:4: not valid YAML or JSON: unclosed bracket '['"]);
     mistakes("servers: [8080]\n---\n", &["2:1: a second document begins; expected one"]);
     mistakes("listen: !port 1", &["1:15: the tag !port is not supported"]);

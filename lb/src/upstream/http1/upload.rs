@@ -17,7 +17,7 @@ use hyper::{
 use tokio::io::AsyncWrite;
 
 use super::WireError;
-use crate::upstream::AttemptBody;
+use crate::{headers::may_trail, upstream::AttemptBody};
 
 /// Pieces of a body up to this size are copied behind what is to be written
 /// anyway: one write is cheaper than two.
@@ -217,30 +217,4 @@ fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value.as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-/// Whether a field may stand behind the body: none that says how to read or
-/// route the message, who sent it or what it may (RFC 9110 §6.5.1). A server
-/// may merge trailers into the head, where such a field has been checked.
-fn may_trail(name: &HeaderName) -> bool {
-    const PREFIXES: [&str; 6] = ["content-", "x-forwarded", "proxy-", "if-", "x-lb-", "http2-"];
-    let forbidden = [
-        header::TRANSFER_ENCODING,
-        header::HOST,
-        header::CONNECTION,
-        header::TRAILER,
-        header::TE,
-        header::UPGRADE,
-        header::AUTHORIZATION,
-        header::COOKIE,
-        header::EXPECT,
-        header::RANGE,
-        header::CACHE_CONTROL,
-        header::MAX_FORWARDS,
-        header::FORWARDED,
-    ];
-    let text = name.as_str();
-    !forbidden.contains(name)
-        && !PREFIXES.iter().any(|prefix| text.starts_with(prefix))
-        && !matches!(text, "keep-alive" | "x-request-id" | "x-real-ip")
 }
