@@ -118,6 +118,13 @@ pub enum Fault {
     /// These bytes instead of an answer, and the connection stays open for
     /// more requests.
     RawKeepAlive(Vec<u8>),
+    /// These pieces instead of an answer, each a packet of its own.
+    RawPieces {
+        /// What is written at a time.
+        pieces: Vec<Vec<u8>>,
+        /// Whether a FIN follows; else the connection stays open for more requests.
+        closes: bool,
+    },
 }
 
 /// How a backend answers its health probes.
@@ -155,6 +162,7 @@ impl fmt::Display for Fault {
             Self::SwitchProtocols(bytes) => ("SwitchProtocols", bytes),
             Self::RawAnswer(bytes) => ("RawAnswer", bytes),
             Self::RawKeepAlive(bytes) => ("RawKeepAlive", bytes),
+            Self::RawPieces { pieces, .. } => return named(f, "RawPieces", &pieces.concat()),
             short => return write!(f, "{short:?}"),
         };
         named(f, name, bytes)

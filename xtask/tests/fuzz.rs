@@ -70,8 +70,12 @@ const WORDS: &[&str] = &[
     "[[operations]]\n",
     "at_ms = 1\n",
     "do = \"kill\"\n",
-    "DELETE /servers/b\n",
-    "POST /servers\n",
+    "\n\nPOST /add\n",
+    "\n\nPOST /update\n{\"url\": \"http://10.0.0.1:80\"}",
+    "\n\nPOST /delete\nhttp://10.0.0.2:80",
+    "\n\nPOST /drain\n",
+    "\"weight\": 3,",
+    "\"health_check_period\": \"2s\",",
 ];
 
 /// One change of some bytes.

@@ -21,6 +21,9 @@ use crate::http1::head::RequestHead;
 use crate::log::EventKind;
 use crate::net::Net;
 
+/// Between two pieces that are to be packets of their own.
+const APART: Duration = Duration::from_millis(1);
+
 /// How fast bytes are written.
 enum Pace {
     AtOnce,
@@ -104,6 +107,7 @@ impl<N: Net> Connection<N> {
             Fault::RawAnswer(bytes) | Fault::RawKeepAlive(bytes) => {
                 return self.stream.write_all(bytes).await;
             }
+            Fault::RawPieces { pieces, .. } => return self.write_apart(pieces).await,
             Fault::SwitchProtocols(first) => {
                 let head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
                 return self.stream.write_all(&[head, &first[..]].concat()).await;
@@ -161,11 +165,21 @@ impl<N: Net> Connection<N> {
         Ok(())
     }
 
+    /// Each piece is on its way before the next is written.
+    async fn write_apart(&mut self, pieces: &[Vec<u8>]) -> io::Result<()> {
+        for piece in pieces {
+            self.stream.write_all(piece).await?;
+            sleep(APART).await;
+        }
+        Ok(())
+    }
+
     /// What becomes of the connection after an answer.
     async fn afterwards(&mut self, answer: &Answer, fault: &Fault) -> io::Result<Flow> {
         let end = match fault {
             Fault::Garbage
             | Fault::RawAnswer(_)
+            | Fault::RawPieces { closes: true, .. }
             | Fault::Truncate { .. }
             | Fault::TruncateChunked { .. }
             | Fault::CloseAfterAnswer => End::Fin,

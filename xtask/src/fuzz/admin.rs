@@ -24,8 +24,14 @@ const CONFIG: &[u8] = b"servers: [http://10.0.0.1:80, {url: 'http://10.0.0.2:80'
 /// empty line between two of them: none fails within `lb`, each is answered in
 /// JSON where anything is said, and what is refused has changed nothing.
 pub(super) fn check(bytes: &[u8]) -> Result<()> {
+    statuses(bytes).map(drop)
+}
+
+/// The statuses of the answers.
+fn statuses(bytes: &[u8]) -> Result<Vec<StatusCode>> {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(async {
+        let mut statuses = Vec::new();
         let config = config::parse(CONFIG, "lb.yaml")?;
         let (care, _charges) = mpsc::unbounded_channel();
         let control = Arc::new(Control::new(config, care));
@@ -39,6 +45,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<()> {
             let before = servers(&control);
             let answer = api.call(request).await?;
             let status = answer.status();
+            statuses.push(status);
             let what = || String::from_utf8_lossy(head).into_owned();
             let refuses = status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE;
             ensure!(status.is_success() || refuses, "{}: {status}", what());
@@ -53,7 +60,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<()> {
                 ensure!(told || !status.is_client_error(), "{}: no error in {said}", what());
             }
         }
-        Ok(())
+        Ok(statuses)
     })
 }
 
@@ -62,7 +69,8 @@ fn servers(control: &Control) -> Vec<String> {
     let told = |server: lb::cluster::Status| {
         let upstream = &server.upstream;
         let check = upstream.check.load();
-        format!("{} {} {check:?} {:?}", upstream.name.load(), upstream.authority, server.wanted)
+        let (name, wanted, weight) = (upstream.name.load(), server.wanted, server.weight);
+        format!("{name} {} {check:?} {wanted:?} {weight}", upstream.authority)
     };
     control.cluster.status().into_iter().map(told).collect()
 }
@@ -84,4 +92,20 @@ fn request(line: &[u8], body: &[u8]) -> Option<Request<Full<Bytes>>> {
     let (method, target) = str::from_utf8(line).ok()?.split_once(' ')?;
     let body = Full::new(Bytes::copy_from_slice(body));
     Request::builder().method(method).uri(target).header(header::HOST, "localhost").body(body).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::programs::workspace;
+
+    #[test]
+    fn the_seeds_reach_what_changes_something_and_what_refuses() {
+        for (seed, refuses) in [("add_and_change", false), ("mistakes", true)] {
+            let file = workspace().join("fuzz/corpus/admin").join(seed);
+            let statuses = statuses(&std::fs::read(file).unwrap()).unwrap();
+            assert_eq!(statuses.len(), 6, "{seed}: {statuses:?}");
+            assert!(statuses.iter().all(|s| s.is_client_error() == refuses), "{statuses:?}");
+        }
+    }
 }

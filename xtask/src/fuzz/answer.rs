@@ -40,10 +40,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<()> {
 }
 
 fn ask(bytes: &[u8], method: &str, closes: bool, random: &mut Rng) -> Result<Outcome> {
-    let fault = match closes {
-        true => Fault::RawAnswer(bytes.to_vec()),
-        false => Fault::RawKeepAlive(bytes.to_vec()),
-    };
+    let pieces = cut(bytes, random).into_iter().map(<[u8]>::to_vec).collect();
+    let fault = Fault::RawPieces { pieces, closes };
     let head = format!("{method} /first HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
     let is_whole = |read: &[u8]| {
         let mut rest = read;

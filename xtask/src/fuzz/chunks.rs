@@ -108,10 +108,12 @@ fn down(bytes: &[u8], meant: &Meant, random: &mut Rng) -> Result<()> {
     let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let request =
         b"POST /down HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let sent = [head, bytes].concat();
+    let pieces = cut(&sent, random).into_iter().map(<[u8]>::to_vec).collect();
     let exchange = Exchange {
         pieces: cut(request, random),
         finishes: false,
-        fault: Fault::RawAnswer([head, bytes].concat()),
+        fault: Fault::RawPieces { pieces, closes: true },
         next: None,
     };
     let Outcome { read, .. } = exchange.carry_out(seed(bytes))?;

@@ -21,6 +21,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
         65,
         "bad_answers",
+        heads_in_pieces,
+        Events,
+        "the same where it comes three bytes at a time"
+    )
+    .simulated(),
+    scenario!(
+        65,
+        "bad_answers",
         on_a_kept_connection,
         Events,
         "nonsense on a kept connection is a bad answer too, and costs no GET"
@@ -32,6 +40,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Events,
         "an answer whose chunks are nonsense breaks off, and never ends cleanly"
     ),
+    scenario!(65, "bad_answers", chunks_in_pieces, Events, "the same where it comes byte by byte")
+        .simulated(),
     scenario!(
         65,
         "bad_answers",
@@ -98,14 +108,42 @@ async fn post(client: &mut Client) -> Result<Reply> {
     Ok(client.send(Request::new("POST", "/").body("once")).await?)
 }
 
+/// An answer in one packet, or in as many as there can be.
+#[derive(Clone, Copy)]
+enum Cut {
+    Whole,
+    /// So many bytes each.
+    Pieces(usize),
+}
+
+impl Cut {
+    fn raw(self, answer: &str) -> Fault {
+        match self {
+            Cut::Whole => Fault::RawAnswer(answer.into()),
+            Cut::Pieces(size) => {
+                let pieces = answer.as_bytes().chunks(size).map(<[u8]>::to_vec).collect();
+                Fault::RawPieces { pieces, closes: true }
+            }
+        }
+    }
+}
+
 async fn heads(w: &mut World) -> Result<()> {
+    heads_cut(w, Cut::Whole).await
+}
+
+async fn heads_in_pieces(w: &mut World) -> Result<()> {
+    heads_cut(w, Cut::Pieces(3)).await
+}
+
+async fn heads_cut(w: &mut World, cut: Cut) -> Result<()> {
     w.expect_errors();
     w.expect_no_change();
     let [a, _] = w.backends(["A", "B"]).await?;
     w.balance(&[]).await?;
     let mut client = w.client("c")?;
     for (answer, reason) in HEADS {
-        a.set_fault(Fault::RawAnswer(answer.as_bytes().into()));
+        a.set_fault(cut.raw(answer));
         let reply = post(&mut client).await?;
         ensure!(reply.status == 502, "{answer:?}: a POST got {reply:?}");
         ensure!(reply.header("x-lb-reason") == Some(reason), "{answer:?}: {reply:?}");
@@ -190,13 +228,21 @@ const CHUNKS: &[&str] = &[
 ];
 
 async fn chunks(w: &mut World) -> Result<()> {
+    chunks_cut(w, Cut::Whole).await
+}
+
+async fn chunks_in_pieces(w: &mut World) -> Result<()> {
+    chunks_cut(w, Cut::Pieces(1)).await
+}
+
+async fn chunks_cut(w: &mut World, cut: Cut) -> Result<()> {
     w.expect_errors();
     w.expect_no_change();
     let [a] = w.backends(["A"]).await?;
     w.balance(&[]).await?;
     for body in CHUNKS {
         let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
-        a.set_fault(Fault::RawAnswer(answer.into()));
+        a.set_fault(cut.raw(&answer));
         for request in [Request::new("GET", "/"), Request::new("GET", "/").http10()] {
             let got = w.client("c")?.send(request).await;
             match &got {
