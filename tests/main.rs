@@ -17,6 +17,7 @@ mod kills;
 mod listeners;
 mod logs;
 mod metrics;
+mod names;
 mod packaging;
 mod probes;
 mod programs;

@@ -6,7 +6,7 @@
 use std::{
     future::pending,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     os::fd::RawFd,
     rc::Rc,
@@ -33,7 +33,7 @@ use tokio::{
 
 /// How the server meets a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
+pub(crate) enum Mood {
     /// The connect is refused.
     Refuses,
     /// The connect is never answered.
@@ -44,20 +44,53 @@ enum Mood {
     Answers(u16, Duration),
 }
 
-/// A network with one server at all addresses, whose mood can be changed.
+/// What the resolver does with any name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Resolver {
+    /// It says nothing.
+    Hangs,
+    /// It fails, after so long.
+    Fails(Duration),
+    /// It names this address, after so long.
+    Finds([u8; 4], Duration),
+}
+
+/// A network with one server, whose mood can be changed, at all addresses but
+/// those where nobody is; and with a resolver.
 #[derive(Clone)]
-struct OneServer {
+pub(crate) struct OneServer {
     mood: Arc<Mutex<Mood>>,
+    nobody_at: Arc<Mutex<Option<IpAddr>>>,
     /// Who was connected to, and when.
     asked: Arc<Mutex<Vec<(SocketAddr, Instant)>>>,
+    pub(crate) resolver: Arc<Mutex<Resolver>>,
+    /// Lookups that have begun, and that have ended.
+    lookups: Arc<Mutex<(usize, usize)>>,
 }
 
 impl OneServer {
-    fn new(mood: Mood) -> Self {
-        OneServer { mood: Arc::new(Mutex::new(mood)), asked: Arc::default() }
+    pub(crate) fn new(mood: Mood) -> Self {
+        OneServer {
+            mood: Arc::new(Mutex::new(mood)),
+            nobody_at: Arc::default(),
+            asked: Arc::default(),
+            resolver: Arc::new(Mutex::new(Resolver::Hangs)),
+            lookups: Arc::default(),
+        }
     }
 
-    fn set(&self, mood: Mood) {
+    /// Nobody is at this address any more.
+    pub(crate) fn leaves(&self, ip: [u8; 4]) {
+        *self.nobody_at.lock().unwrap() = Some(ip.into());
+    }
+
+    /// Lookups so far, and how many of them are under way.
+    pub(crate) fn lookups(&self) -> (usize, usize) {
+        let (begun, ended) = *self.lookups.lock().unwrap();
+        (begun, begun - ended)
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
         *self.mood.lock().unwrap() = mood;
     }
 
@@ -95,6 +128,9 @@ impl Net for OneServer {
 
     async fn connect(&self, addr: SocketAddr) -> io::Result<DuplexStream> {
         self.asked.lock().unwrap().push((addr, Instant::now()));
+        if *self.nobody_at.lock().unwrap() == Some(addr.ip()) {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         let mood = *self.mood.lock().unwrap();
         let (ours, mut theirs) = duplex(4096);
         match mood {
@@ -123,13 +159,27 @@ impl Net for OneServer {
         true
     }
 
-    async fn resolve(&self, _: &str, _: u16) -> io::Result<Rc<[SocketAddr]>> {
-        unreachable!("the server's address needs no resolver")
+    async fn resolve(&self, _: &str, port: u16) -> io::Result<Rc<[SocketAddr]>> {
+        self.lookups.lock().unwrap().0 += 1;
+        let resolver = *self.resolver.lock().unwrap();
+        let found = match resolver {
+            Resolver::Hangs => pending().await,
+            Resolver::Fails(delay) => {
+                sleep(delay).await;
+                Err(io::ErrorKind::NotFound.into())
+            }
+            Resolver::Finds(ip, delay) => {
+                sleep(delay).await;
+                Ok(Rc::from([SocketAddr::from((ip, port))]))
+            }
+        };
+        self.lookups.lock().unwrap().1 += 1;
+        found
     }
 }
 
-const PERIOD: Duration = Duration::from_millis(1000);
-const TIMEOUT: Duration = Duration::from_millis(300);
+pub(crate) const PERIOD: Duration = Duration::from_millis(1000);
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -165,7 +215,11 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 /// When the server is dealt to, or is not any more.
-async fn until(cluster: &LiveCluster, (id, upstream): &(ServerId, Arc<Upstream>), up: bool) {
+pub(crate) async fn until(
+    cluster: &LiveCluster,
+    (id, upstream): &(ServerId, Arc<Upstream>),
+    up: bool,
+) {
     loop {
         let changed = upstream.changed.notified();
         tokio::pin!(changed);
@@ -209,14 +263,14 @@ async fn play(case: Case) -> (Duration, Duration) {
     (back, broke.elapsed())
 }
 
-fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
     let mut builder = Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build_local(LocalOptions::default());
     runtime.unwrap().block_on(future)
 }
 
 /// Tokio's timers count in milliseconds and round up.
-const TICK: Duration = Duration::from_millis(2);
+pub(crate) const TICK: Duration = Duration::from_millis(2);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]

@@ -4,13 +4,13 @@
 //! other. Owns when and how a probe is sent; what its result means is the
 //! core's to say.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, Response, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     cluster::LiveCluster,
     config::{Authority, HealthCheck},
     net::{Net, is_local},
-    upstream::{Upstream, connect_any, known_addresses},
+    upstream::{Lookup, Upstream, connect_any},
 };
 
 /// How much earlier the second probes are than a period after the first, at
@@ -55,12 +55,13 @@ impl<N: Net> Prober<N> {
     /// them at once when the request path has a suspicion.
     pub async fn run(self) {
         let mut shortened = 1.0 - SPREAD * self.phase;
+        let mut lookup = Lookup::new(self.net.clone(), self.upstream.clone());
         while let Some(epoch) = self.cluster.epoch(self.id) {
             let check = self.upstream.check.load_full();
             let period = check.period.mul_f64(std::mem::replace(&mut shortened, 1.0));
             let began = Instant::now();
             let limit = began + check.timeout;
-            let (result, answer) = match timeout_at(limit, self.ask(&check)).await {
+            let (result, answer) = match timeout_at(limit, self.ask(&check, &mut lookup)).await {
                 Ok(Ok(answer)) => (Ok(answer.status().as_u16()), Some(answer)),
                 Ok(Err(error)) => (Err(error), None),
                 Err(_) => (Err(io::ErrorKind::TimedOut.into()), None),
@@ -101,8 +102,12 @@ impl<N: Net> Prober<N> {
     }
 
     /// Sends one probe on a connection of its own.
-    async fn ask(&self, check: &HealthCheck) -> io::Result<Response<Incoming>> {
-        let stream = self.connect(check).await?;
+    async fn ask(
+        &self,
+        check: &HealthCheck,
+        lookup: &mut Lookup<N>,
+    ) -> io::Result<Response<Incoming>> {
+        let stream = self.connect(check, lookup).await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::task::spawn_local(async move {
@@ -126,30 +131,44 @@ impl<N: Net> Prober<N> {
             .map_err(io::Error::other)
     }
 
-    async fn connect(&self, check: &HealthCheck) -> io::Result<N::Stream> {
-        let addresses = self.resolve().await?;
-        let patience = self.upstream.governor.patience();
-        let Some(port) = check.port else {
-            return connect_any(&self.net, &addresses, patience, check.timeout).await;
+    /// Connects to where the server is known to be, and looks its name up
+    /// anew beside it: a resolver that hangs or fails takes nobody out. What
+    /// it finds in time counts at once.
+    async fn connect(&self, check: &HealthCheck, lookup: &mut Lookup<N>) -> io::Result<N::Stream> {
+        lookup.begin();
+        let known = self.upstream.addresses.load_full();
+        if known.is_empty() {
+            lookup.ended().await?;
+            return self.dial(check, &self.upstream.addresses.load_full()).await;
+        }
+        let mut dialled = pin!(self.dial(check, &known));
+        let failure = tokio::select! {
+            biased;
+            dialled = &mut dialled => match dialled {
+                Ok(stream) => return Ok(stream),
+                Err(error) => Some(error),
+            },
+            _ = lookup.ended(), if lookup.is_under_way() => None,
         };
-        let probed: Vec<_> = addresses.iter().map(|at| SocketAddr::new(at.ip(), port)).collect();
-        connect_any(&self.net, &probed, patience, check.timeout).await
+        if failure.is_some() {
+            // It may have moved, and the resolver be about to say where to.
+            let _ = timeout(check.timeout / 2, lookup.ended()).await;
+        }
+        let found = self.upstream.addresses.load_full();
+        match failure {
+            _ if found != known => self.dial(check, &found).await,
+            Some(error) => Err(error),
+            None => dialled.await,
+        }
     }
 
-    /// Looks a name up anew; addresses need no looking up. While the resolver
-    /// fails, the last known addresses stand.
-    async fn resolve(&self) -> io::Result<Arc<Vec<SocketAddr>>> {
-        let (authority, addresses) = (&self.upstream.authority, &self.upstream.addresses);
-        let known = addresses.load_full();
-        if !known_addresses(authority).is_empty() {
-            return Ok(known);
-        }
-        match self.net.resolve(&authority.host, authority.port).await {
-            Ok(found) => addresses.store(Arc::new(found.to_vec())),
-            Err(error) if known.is_empty() => return Err(error),
-            Err(_) => {}
-        }
-        Ok(addresses.load_full())
+    async fn dial(&self, check: &HealthCheck, known: &[SocketAddr]) -> io::Result<N::Stream> {
+        let patience = self.upstream.governor.patience();
+        let Some(port) = check.port else {
+            return connect_any(&self.net, known, patience, check.timeout).await;
+        };
+        let probed: Vec<_> = known.iter().map(|at| SocketAddr::new(at.ip(), port)).collect();
+        connect_any(&self.net, &probed, patience, check.timeout).await
     }
 }
 

@@ -104,7 +104,7 @@ fn run(config: Config, source: Option<Source>) -> Result<()> {
     }
     let config = Config { descriptors: connections_for(raise_descriptor_limit()), ..config };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let stop = stop_signal()?;
         let hangups = hangups()?;
         let reload = async |control: Arc<Control>| reload::run(&control, source, hangups).await;
@@ -115,7 +115,10 @@ fn run(config: Config, source: Option<Source>) -> Result<()> {
         let _ = timeout(LAST_WORDS, log.close()).await;
         let _ = timeout(LAST_WORDS, stderr.close()).await;
         ended
-    })
+    });
+    // Nor does a name that is still being looked up.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Resolves at the first SIGTERM or SIGINT; the second ends the process.

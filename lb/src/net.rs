@@ -30,6 +30,13 @@ use crate::inherit::listening_socket;
 /// Connections waiting to be accepted, at most (the kernel may cap it lower).
 const BACKLOG: i32 = 4096;
 
+/// A silent peer is asked after a minute, then each 10 s, 6 times: one that has
+/// vanished is known after two minutes.
+const KEEP_ALIVE: socket2::TcpKeepalive = socket2::TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(6);
+
 /// A network. Monomorphised: the seam costs nothing at run time.
 pub trait Net: Clone + Send + 'static {
     /// A connection, bound to one thread.
@@ -75,6 +82,10 @@ pub trait Net: Clone + Send + 'static {
 
     /// Makes the end of `stream` a reset, where an orderly end would lie.
     fn reset_on_close(&self, stream: &Self::Stream);
+
+    /// Has a peer that is silent for long asked whether it is still there: if
+    /// nobody answers, `stream` breaks. Without effect unless the network can.
+    fn keep_alive(&self, _stream: &Self::Stream) {}
 
     /// Whether anything is known to have arrived on an idle connection, by
     /// what the event loop has seen so far: costs no system call.
@@ -146,6 +157,11 @@ impl Net for Tcp {
     fn reset_on_close(&self, stream: &TcpStream) {
         // It fails only if the connection is gone already.
         let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+
+    fn keep_alive(&self, stream: &TcpStream) {
+        // It fails only if the connection is gone already.
+        let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&KEEP_ALIVE);
     }
 
     fn has_news(&self, stream: &TcpStream) -> bool {

@@ -32,6 +32,10 @@ const LINE_LIMIT: usize = 8 * 1024;
 /// The longest head (431).
 const HEAD_LIMIT: usize = 32 * 1024;
 
+/// How much is read behind a request that is being answered. The end of the
+/// connection is seen behind that much, and what is sent beyond it waits.
+const AHEAD_LIMIT: usize = HEAD_LIMIT;
+
 /// After this long without a request a connection is parked.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
@@ -183,22 +187,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     }
 
     /// While a request is being answered: nothing is handed over, but the end
-    /// of the connection.
+    /// of the connection, which may follow what was sent ahead.
     fn poll_end(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // Empty lines are nothing: the end may still follow them.
-        let empty = leading_empty(&self.ahead);
-        self.ahead.drain(..empty);
-        while self.ahead.is_empty() {
+        loop {
+            // Empty lines are nothing, however many.
+            let empty = leading_empty(&self.ahead);
+            self.ahead.drain(..empty);
+            if self.ahead.len() >= AHEAD_LIMIT {
+                break;
+            }
             let before = buf.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf) else { break };
+            read?;
             let read = &buf.filled()[before..];
             if read.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            self.ahead.extend_from_slice(&read[leading_empty(read)..]);
+            self.ahead.extend_from_slice(read);
             buf.set_filled(before);
         }
-        self.client.reader.set(Some(cx.waker().clone()));
+        if !self.ahead.is_empty() {
+            self.client.reader.set(Some(cx.waker().clone()));
+        }
         Poll::Pending
     }
 
@@ -387,7 +397,7 @@ mod tests {
         task::{Wake, Waker},
     };
 
-    use tokio::io::{AsyncReadExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
 
@@ -424,5 +434,33 @@ mod tests {
         assert_eq!(woken.0.load(Ordering::SeqCst), 0);
         assert_eq!(write(&mut guard, &mut writer), Poll::Ready(Some(4)));
         assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    }
+
+    /// Behind a request that is being answered so much is read and no more, and
+    /// none of it is handed over but the end.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_sent_ahead_is_read_up_to_a_limit() {
+        let (ours, mut theirs) = duplex(4 * AHEAD_LIMIT);
+        let client = Rc::new(Client::new((Ipv4Addr::LOCALHOST, 1).into(), true, Instant::now()));
+        client.active.set(true);
+        let mut guard = Guard::new(ours, b"G".to_vec(), client, Timeouts::default());
+        let mut room = [0; 8 * 1024];
+        let mut poll = |guard: &mut Guard<_>| {
+            let mut buf = ReadBuf::new(&mut room);
+            let mut cx = Context::from_waker(Waker::noop());
+            Pin::new(guard)
+                .poll_read(&mut cx, &mut buf)
+                .map(|read| (read.is_ok(), buf.filled().len()))
+        };
+        theirs.write_all(&b"\r\n".repeat(AHEAD_LIMIT)).await.unwrap();
+        assert_eq!(poll(&mut guard), Poll::Pending);
+        let read = guard.ahead.len();
+        assert!((AHEAD_LIMIT..AHEAD_LIMIT + 8 * 1024).contains(&read), "{read}");
+        guard.ahead.truncate(1);
+        theirs.write_all(b"ET /").await.unwrap();
+        drop(theirs);
+        assert_eq!(poll(&mut guard), Poll::Pending);
+        guard.ahead.truncate(1);
+        assert_eq!(poll(&mut guard), Poll::Ready((true, 0)));
     }
 }

@@ -138,7 +138,7 @@ async fn converse<N: Net>(
     let (refused, unread) = (guard.refused(), guard.has_unread());
     let (stream, ahead) = guard.into_parts();
     if let Some(tunnel) = tunnel.take() {
-        if let Err(error) = tunnel.run(stream, &ahead).await {
+        if let Err(error) = tunnel.run(&worker.net, stream, &ahead).await {
             debug!("client={address} tunnel ended: {error}");
         }
         return None;

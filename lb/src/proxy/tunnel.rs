@@ -2,12 +2,20 @@
 //!
 //! Owns the server's connection and the exchange, which counts as in flight
 //! until the tunnel ends. Bytes pass both ways, unlooked at; each side may end
-//! its own direction alone (half-close).
+//! its own direction alone (half-close). A tunnel may be silent for ever, as
+//! long as its peers are there: that is the operating system's to ask.
 
-use std::io;
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    time::Duration,
+};
 
 use hyper::{Response, header, http::response};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
+    time::timeout,
+};
 
 use super::{AnswerBody, Exchange, Lease};
 use crate::{headers::prepare_response, net::Net};
@@ -41,28 +49,113 @@ impl<N: Net> Tunnel<N> {
     }
 
     /// Joins the server with `client`, of which `ahead` has been read already,
-    /// until both have ended.
+    /// until both have ended. What one breaks off is broken off for the other:
+    /// it sees a reset, unless it has seen the orderly end already.
     ///
     /// # Errors
     /// One of them broke off.
-    pub async fn run<S>(mut self, mut client: S, ahead: &[u8]) -> io::Result<()>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
+    pub async fn run(mut self, net: &N, mut client: N::Stream, ahead: &[u8]) -> io::Result<()> {
+        let patience = self.exchange.settings().timeouts.body;
         let (mut server, beyond) = self.lease.connection.wire.into_parts();
-        client.write_all(&beyond).await?;
-        server.write_all(ahead).await?;
-        let sizes = (BUFFER_BYTES, BUFFER_BYTES);
-        let copied = copy_bidirectional_with_sizes(&mut client, &mut server, sizes.0, sizes.1);
-        let (up, down) = tokio::select! {
-            copied = copied => copied?,
+        net.keep_alive(&client);
+        net.keep_alive(&server.0.borrow());
+        let (client_ended, server_ended) = (Cell::new(false), Cell::new(false));
+        let exchange = RefCell::new(&mut self.exchange);
+        let joined = async {
+            let (from_client, to_client) = split(&mut client);
+            let (from_server, to_server) = split(&mut server);
+            let up = async {
+                let count = |bytes| exchange.borrow().count_sent(bytes as u64);
+                let first = (ahead, patience);
+                pass((Side::Client, from_client), (Side::Server, to_server), first, count).await?;
+                client_ended.set(true);
+                Ok(())
+            };
+            let down = async {
+                let count = |bytes| exchange.borrow_mut().count(bytes);
+                let first = (&beyond[..], patience);
+                pass((Side::Server, from_server), (Side::Client, to_client), first, count).await?;
+                server_ended.set(true);
+                Ok(())
+            };
+            tokio::try_join!(up, down)
+        };
+        let ended = tokio::select! {
+            ended = joined => ended,
             () = self.lease.pool.upstream.departure.until_cut() => {
-                return Err(io::Error::other("the server was removed, and its drain time is over"));
+                let why = "the server was removed, and its drain time is over";
+                Err((Side::Server, io::Error::other(why)))
             }
         };
-        self.exchange.count_sent(ahead.len() as u64 + up);
-        self.exchange.count(beyond.len() + usize::try_from(down).unwrap_or(usize::MAX));
-        self.exchange.complete();
-        Ok(())
+        let (side, error) = match ended {
+            Ok(((), ())) => {
+                self.exchange.complete();
+                return Ok(());
+            }
+            Err(broken) => broken,
+        };
+        if side == Side::Server {
+            self.exchange.break_off();
+        }
+        match side {
+            Side::Server if !server_ended.get() => net.reset_on_close(&client),
+            Side::Client if !client_ended.get() => net.reset_on_close(&server.0.borrow()),
+            _ => {}
+        }
+        Err(error)
+    }
+}
+
+/// Who is at an end of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+}
+
+/// Writes what is first, within a time, then all that comes from one side to
+/// the other until it ends. Tells `count` how many bytes have arrived.
+///
+/// # Errors
+/// Which of them broke off.
+async fn pass(
+    (reading, mut from): (Side, impl AsyncRead + Unpin),
+    (writing, mut to): (Side, impl AsyncWrite + Unpin),
+    (first, patience): (&[u8], Duration),
+    count: impl Fn(usize),
+) -> Result<(), (Side, io::Error)> {
+    let written = timeout(patience, to.write_all(first)).await;
+    let written = written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    written.map_err(|error| (writing, error))?;
+    count(first.len());
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let read = from.read(&mut buffer).await.map_err(|error| (reading, error))?;
+        if read == 0 {
+            return to.shutdown().await.map_err(|error| (writing, error));
+        }
+        to.write_all(&buffer[..read]).await.map_err(|error| (writing, error))?;
+        count(read);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::duplex, time::Instant};
+
+    use super::*;
+
+    /// What was read ahead is not waited with for ever, and whoever does not
+    /// take it is to blame.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_first_is_written_in_time_or_broken_off() {
+        let (from, _client) = duplex(1);
+        let (to, _server) = duplex(10);
+        let (began, patience) = (Instant::now(), Duration::from_secs(60));
+        let first = (&[7; 11][..], patience);
+        let passed = pass((Side::Client, from), (Side::Server, to), first, |_| ()).await;
+        let broken = passed.map_err(|(side, error)| (side, error.kind()));
+        assert_eq!(broken, Err((Side::Server, io::ErrorKind::TimedOut)));
+        assert!(began.elapsed() <= patience + Duration::from_millis(2));
     }
 }

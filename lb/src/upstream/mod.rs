@@ -1,9 +1,8 @@
 //! Connections to the servers.
 //!
 //! Owns what the request path keeps for each server ([`Upstream`]), the
-//! governed connect (`governor`), HTTP on a connection (`http1`) and the
-//! keep-alive pools (`pool`). Never
-//! chooses a server and never retries: that is the proxy's, by the rules of
+//! governed connect (`governor`), the lookups of its name (`lookup`), HTTP on a
+//! connection (`http1`) and the keep-alive pools (`pool`). Never chooses a server and never retries: that is the proxy's, by the rules of
 //! the core.
 
 mod body;
@@ -11,6 +10,7 @@ mod connect;
 mod departure;
 mod governor;
 mod http1;
+mod lookup;
 mod pool;
 
 use std::{
@@ -31,6 +31,7 @@ pub use connect::{ConnectError, Connection, connect, connect_any};
 pub use departure::Departure;
 pub use governor::Governor;
 pub use http1::{Wire, WireError};
+pub use lookup::Lookup;
 pub use pool::{Claim, Pool, Pools, Reuse, Target};
 
 /// One server, as the shell sees it; shared by all threads.
@@ -44,7 +45,7 @@ pub struct Upstream {
     pub authority: Authority,
     /// The `Host` of requests that bring none, and of probes.
     pub host: HeaderValue,
-    /// Where to connect, in this order; renewed with each probe, so that no
+    /// Where to connect, in this order; looked up beside each probe, so that no
     /// request waits for a name to be resolved.
     pub addresses: ArcSwap<Vec<SocketAddr>>,
     /// Bounds the connects under way.

@@ -29,6 +29,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "an empty line behind a request does not hide that the client has gone"
     ),
     scenario!(
+        33,
+        "clients",
+        gone_behind_what_it_sent_ahead,
+        Events,
+        "nor do bytes of the next request, or many of them, which nobody gets to see"
+    )
+    .simulated(),
+    scenario!(
         67,
         "clients",
         idle_blocks_nobody,
@@ -357,14 +365,26 @@ async fn slow_pipeliner(w: &mut World) -> Result<()> {
 }
 
 async fn gone_behind_an_empty_line(w: &mut World) -> Result<()> {
+    gone_behind(w, ["", "\r\n", "\r\n\n\r\n"].map(String::from)).await
+}
+
+async fn gone_behind_what_it_sent_ahead(w: &mut World) -> Result<()> {
+    let ahead = ["G".into(), GET.into(), format!("\r\n{GET}G"), GET.repeat(1000)];
+    gone_behind(w, ahead).await?;
+    w.expect_count(w.arrivals("GET"), 4, "requests at the server")
+}
+
+/// That the server's place is given back when a client has gone that had sent
+/// a request and any of these behind it.
+async fn gone_behind<const N: usize>(w: &mut World, ahead: [String; N]) -> Result<()> {
     w.expect_no_change();
     let [a] = w.backends(["A"]).await?;
     w.balance(&[]).await?;
-    for lines in ["", "\r\n", "\r\n\n\r\n"] {
+    for bytes in ahead {
         a.arm(Fault::Park, 1);
         let mark = w.log.len();
         let mut raw = Raw::connect(w).await?;
-        raw.write(format!("{GET}{lines}")).await?;
+        raw.write(format!("{GET}{bytes}")).await?;
         let arrived = |event: &Event| matches!(event.kind, EventKind::Received { .. });
         w.log.wait_from(mark, "the request", arrived).await?;
         drop(raw);

@@ -1,10 +1,13 @@
 //! Connections that become tunnels.
 
-use anyhow::{Result, ensure};
+use std::{fs, time::Duration};
+
+use anyhow::{Context, Result, ensure};
 use testbed::{
     fault::Fault,
-    log::{Event, EventKind},
+    log::{DEFAULT_WATCHDOG, Event, EventKind},
 };
+use tokio::time::{sleep, timeout};
 
 use super::{
     raw::{Raw, ask},
@@ -58,6 +61,29 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         client_gone,
         Events,
         "a client that goes away takes the server's side along"
+    )
+    .simulated(),
+    scenario!(
+        62,
+        "upgrades",
+        client_breaks_off,
+        Events,
+        "what went through a tunnel is counted also when its client does not see it to its end"
+    )
+    .simulated(),
+    scenario!(
+        62,
+        "upgrades",
+        silent_peers_are_asked,
+        Events,
+        "both sides of a tunnel are asked whether they are still there"
+    ),
+    scenario!(
+        62,
+        "upgrades",
+        server_breaks_off,
+        Events,
+        "a server that breaks off: the client sees no clean end, and the log tells whose doing it was"
     )
     .simulated(),
 ];
@@ -172,4 +198,67 @@ async fn client_gone(w: &mut World) -> Result<()> {
     let closed = |event: &Event| matches!(event.kind, EventKind::Closed { .. });
     w.log.wait_from(mark, "the server's side to be closed", closed).await?;
     Ok(())
+}
+
+async fn server_breaks_off(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::SwitchProtocols(Vec::new()));
+    let (mut raw, _) = open(w).await?;
+    let mark = w.log.len();
+    raw.write(vec![7; 100_000]).await?;
+    raw.exactly(100_000).await?;
+    a.kill().await;
+    ensure!(raw.rest().await.is_err(), "a tunnel that broke off ended cleanly");
+    let line = w.lb()?.prints(mark, " status=101").await?.kind.to_string();
+    ensure!(line.contains(" bytes=100000 "), "got {line}");
+    ensure!(line.contains(" end=server_broke_off"), "got {line}");
+    Ok(())
+}
+
+async fn client_breaks_off(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::SwitchProtocols(Vec::new()));
+    let mark = w.log.len();
+    let (mut raw, _) = open(w).await?;
+    raw.write(vec![7; 100_000]).await?;
+    raw.exactly(50_000).await?;
+    drop(raw);
+    let line = w.lb()?.prints(mark, " status=101").await?.kind.to_string();
+    ensure!(!line.contains("server_broke_off"), "got {line}");
+    let bytes = line.split_once(" bytes=").and_then(|(_, rest)| rest.split(' ').next());
+    let bytes: usize = bytes.context("no bytes")?.parse()?;
+    ensure!(bytes >= 50_000, "{bytes} bytes are logged of 50000 and more");
+    Ok(())
+}
+
+/// How often the kernel is asked for its timers, which it tells nobody.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+async fn silent_peers_are_asked(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::SwitchProtocols(Vec::new()));
+    let _tunnel = open(w).await?;
+    let (lb, server) = (w.lb()?.addr.port(), a.addr().port());
+    // A timer of another kind may run first, until what was written is
+    // acknowledged.
+    let both_asked = async {
+        while !(is_kept_alive(1, lb)? && is_kept_alive(2, server)?) {
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    };
+    timeout(DEFAULT_WATCHDOG, both_asked).await.context("they are not asked")?
+}
+
+/// Whether the keep-alive timer runs of an established connection whose own
+/// (1) or remote (2) port this is.
+fn is_kept_alive(column: usize, port: u16) -> Result<bool> {
+    const ESTABLISHED: &str = "01";
+    let (port, table) = (format!(":{port:04X}"), fs::read_to_string("/proc/net/tcp")?);
+    Ok(table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|fields| {
+        fields[column].ends_with(&port) && fields[3] == ESTABLISHED && fields[5].starts_with("02:")
+    }))
 }
