@@ -149,6 +149,7 @@ async fn converse<N: Net>(
             let (since, has_asked) = (client.idle_since.get(), client.has_asked.get());
             return Some(Parked { stream, since, has_asked });
         }
+        Ended::Stopped if client.must_reset.get() => worker.net.reset_on_close(&stream),
         Ended::Stopped => {}
         Ended::Finished(result) => {
             if let Err(error) = result {
@@ -267,6 +268,7 @@ where
         let never_asks = guard.is_idle() && !self.client.has_asked.get();
         if self.stops.impatient()
             && (never_asks || guard.poll_partial(cx, STOP_PATIENCE).is_ready())
+            || self.stops.over()
         {
             return Poll::Ready(Ended::Stopped);
         }

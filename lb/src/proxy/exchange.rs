@@ -275,6 +275,14 @@ impl<N: Net> Exchange<N> {
         self.ended = None;
     }
 
+    /// `lb` stops before the answer is over. A client that has had nothing of
+    /// it is told nothing, which is no fault of its own.
+    fn stopped(&mut self) {
+        self.outcome = Outcome::Stopped;
+        self.client.must_reset.set(self.status.is_some() && self.version == Version::HTTP_10);
+        self.status.get_or_insert(StatusCode::SERVICE_UNAVAILABLE);
+    }
+
     /// The server broke off in the middle of its answer.
     pub fn break_off(&mut self) {
         self.outcome = Outcome::ServerBrokeOff;
@@ -284,6 +292,9 @@ impl<N: Net> Exchange<N> {
 
 impl<N: Net> Drop for Exchange<N> {
     fn drop(&mut self) {
+        if self.worker.stopped.get() && self.outcome == Outcome::ClientGone {
+            self.stopped();
+        }
         self.worker.load.request_ended();
         let ended = self.ended.unwrap_or_else(Instant::now);
         self.client.active.set(false);
