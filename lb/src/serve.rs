@@ -29,6 +29,9 @@ use crate::{
 /// signal to stop.
 pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long it may take to cut off what is left at the end: it waits for nobody.
+const CUT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// An accepted connection, its client, and its share of the connections that
 /// there may be.
 pub type Handover<N> = (<N as Net>::Accepted, SocketAddr, OwnedSemaphorePermit);
@@ -75,9 +78,14 @@ pub async fn run<N: Net>(worker: Worker<N>, mut orders: mpsc::UnboundedReceiver<
     if timeout(STOP_PATIENCE.min(drain), stops.closed(&worker.load)).await.is_err() {
         stops.stop(Stopping::Impatiently);
     }
-    // At the end of the drain time what is left is cut off.
+    // At the end of the drain time what is left is cut off, and its lines are
+    // written while somebody takes them.
     let left = drain.saturating_sub(STOP_PATIENCE);
-    let _ = timeout(left, stops.closed(&worker.load)).await;
+    if timeout(left, stops.closed(&worker.load)).await.is_err() {
+        worker.stopped.set(true);
+        stops.stop(Stopping::AtOnce);
+        let _ = timeout(CUT_PATIENCE, stops.closed(&worker.load)).await;
+    }
     sweeper.abort();
     cutter.abort();
     worker.pools.close_all();
@@ -92,7 +100,11 @@ fn serve<N: Net>(
     let (worker, stops) = (worker.clone(), stops.clone());
     tokio::task::spawn_local(async move {
         let _registered = stops.register().await;
-        client::serve(worker.clone(), &stops, stream, address).await;
+        tokio::select! {
+            biased;
+            () = client::serve(worker.clone(), &stops, stream, address) => {}
+            () = stops.until_over() => {}
+        }
         drop(room);
         worker.load.connection_closed();
     });
@@ -108,6 +120,8 @@ enum Stopping {
     Politely,
     /// Those that have not asked for anything yet end now.
     Impatiently,
+    /// All end now, whatever they are at.
+    AtOnce,
 }
 
 /// The client connections of a worker, to be told when it stops.
@@ -128,7 +142,17 @@ impl Stops {
 
     /// Whether those that have not sent a whole request for a while end now.
     pub fn impatient(&self) -> bool {
-        self.stopping.get() == Stopping::Impatiently
+        matches!(self.stopping.get(), Stopping::Impatiently | Stopping::AtOnce)
+    }
+
+    /// Whether all end now.
+    pub fn over(&self) -> bool {
+        self.stopping.get() == Stopping::AtOnce
+    }
+
+    /// Resolves when all end: for those that are registered.
+    async fn until_over(&self) {
+        poll_fn(|_| if self.over() { Poll::Ready(()) } else { Poll::Pending }).await
     }
 
     /// Whether a parked connection ends now; one that has not asked for

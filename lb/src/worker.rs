@@ -5,7 +5,7 @@
 //! path of a request. Serves nothing itself: that is [`serve`](crate::serve)'s.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::IpAddr,
     rc::Rc,
     sync::{
@@ -221,6 +221,8 @@ pub struct Worker<N: Net> {
     /// Standard output.
     pub log: Arc<AccessLog>,
     settings: RefCell<Current>,
+    /// Whether its drain time is over: what is not over yet never will be.
+    pub stopped: Cell<bool>,
     /// For names and choices; nothing secret.
     pub random: RefCell<Rng>,
     /// Where the first bytes of a request are read to.
@@ -240,7 +242,8 @@ impl<N: Net> Worker<N> {
         let settings = RefCell::new(Current::new(&shared.settings));
         let load = Rc::new(load);
         let tap = shared.feed.tap();
-        Worker { net, shared, load, tap, pools, log, settings, random, scratch }
+        let stopped = Cell::new(false);
+        Worker { net, shared, load, tap, pools, log, settings, stopped, random, scratch }
     }
 
     /// What holds for a request that begins now.

@@ -69,6 +69,8 @@ pub enum Outcome {
     ClientGone,
     /// The server broke off in the middle of its answer.
     ServerBrokeOff,
+    /// `lb` stopped before it, at the end of the drain time.
+    Stopped,
 }
 
 impl Outcome {
@@ -77,6 +79,7 @@ impl Outcome {
             Outcome::Complete => "complete",
             Outcome::ClientGone => "client_gone",
             Outcome::ServerBrokeOff => "server_broke_off",
+            Outcome::Stopped => "stopped",
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -132,7 +132,8 @@ async fn converse<N: Net>(
         .writev(false)
         .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(SharedStream(guard.clone())), service);
-    let served = Served { connection: Box::pin(connection), guard: &guard, client: &client, stops };
+    let connection = Some(Box::pin(connection));
+    let served = Served { connection, result: Ok(()), guard: &guard, client: &client, stops };
     let ended = served.await;
     let guard = Rc::try_unwrap(guard).ok()?.into_inner();
     let (refused, unread) = (guard.refused(), guard.has_unread());
@@ -148,6 +149,7 @@ async fn converse<N: Net>(
             let (since, has_asked) = (client.idle_since.get(), client.has_asked.get());
             return Some(Parked { stream, since, has_asked });
         }
+        Ended::Stopped if client.must_reset.get() => worker.net.reset_on_close(&stream),
         Ended::Stopped => {}
         Ended::Finished(result) => {
             if let Err(error) = result {
@@ -225,9 +227,13 @@ enum Ended {
     Finished(hyper::Result<()>),
 }
 
-/// A connection driven by hyper, until it ends, idles, or the worker stops.
+/// A connection driven by hyper, until it ends, idles, or the worker stops; and
+/// what is left of a request whose answer is over.
 struct Served<'a, C, S> {
-    connection: Pin<Box<C>>,
+    /// Until hyper has seen its end.
+    connection: Option<Pin<Box<C>>>,
+    /// What hyper says of it then.
+    result: hyper::Result<()>,
     guard: &'a RefCell<Guard<S>>,
     client: &'a Client,
     stops: &'a Stops,
@@ -241,8 +247,17 @@ where
     type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
-        if let Poll::Ready(result) = self.connection.as_mut().poll(cx) {
-            return Poll::Ready(Ended::Finished(result));
+        if let Some(connection) = &mut self.connection
+            && let Poll::Ready(result) = connection.as_mut().poll(cx)
+        {
+            // A request that it has not read to its end has none now.
+            self.connection = None;
+            self.result = result;
+        }
+        let rest = self.client.poll_rest(cx);
+        if self.connection.is_none() {
+            ready!(rest);
+            return Poll::Ready(Ended::Finished(std::mem::replace(&mut self.result, Ok(()))));
         }
         let mut guard = self.guard.borrow_mut();
         if guard.poll_parking(cx).is_ready() {
@@ -253,9 +268,17 @@ where
         let never_asks = guard.is_idle() && !self.client.has_asked.get();
         if self.stops.impatient()
             && (never_asks || guard.poll_partial(cx, STOP_PATIENCE).is_ready())
+            || self.stops.over()
         {
             return Poll::Ready(Ended::Stopped);
         }
         Poll::Pending
+    }
+}
+
+impl<C, S> Drop for Served<'_, C, S> {
+    fn drop(&mut self) {
+        self.connection = None;
+        self.client.drop_rest();
     }
 }

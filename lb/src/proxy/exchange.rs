@@ -4,10 +4,11 @@
 //! beginning until it is dropped, however it ends.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     rc::Rc,
-    task::Waker,
+    task::{Context, Poll, Waker},
 };
 
 use hyper::{Method, Request, StatusCode, Uri, Version, body::Incoming, header::HeaderValue};
@@ -23,6 +24,9 @@ use crate::{
     upstream::{Pool, Target},
     worker::{Held, Worker},
 };
+
+/// The rest of a request, on its way to the server.
+type Rest = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A client's connection, as its requests need to know it.
 pub struct Client {
@@ -41,6 +45,9 @@ pub struct Client {
     pub active: Cell<bool>,
     /// Who has read ahead, and waits until the request at hand is over.
     pub reader: Cell<Option<Waker>>,
+    /// What is left of a request whose answer is over. It holds on to this
+    /// client, so whoever drives the connection takes it out in the end.
+    rest: RefCell<Option<Rest>>,
     /// When its last request was over.
     pub idle_since: Cell<Instant>,
 }
@@ -61,8 +68,26 @@ impl Client {
             has_asked: Cell::new(has_asked),
             active: Cell::default(),
             reader: Cell::default(),
+            rest: RefCell::default(),
             idle_since: Cell::new(since),
         }
+    }
+
+    /// Goes on with the rest of a request whose answer is over; resolves when
+    /// there is none.
+    pub fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // Its end tells this client that it is idle: it must not be borrowed.
+        let Some(mut rest) = self.rest.take() else { return Poll::Ready(()) };
+        let polled = rest.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.rest.replace(Some(rest));
+        }
+        polled
+    }
+
+    /// Gives up what is left of a request.
+    pub fn drop_rest(&self) {
+        drop(self.rest.take());
     }
 }
 
@@ -231,6 +256,33 @@ impl<N: Net> Exchange<N> {
         *self.ended.insert(Instant::now())
     }
 
+    /// Whether the server has refused the request: the rest of its body will
+    /// not be read.
+    pub fn is_refusal(&self) -> bool {
+        self.status.is_some_and(|status| status.as_u16() >= 400)
+    }
+
+    /// The answer is over and the request is not: `rest` sees to it, with this
+    /// exchange in it.
+    pub fn goes_on(self: Box<Self>, rest: impl FnOnce(Box<Self>) -> Rest) {
+        let client = self.client.clone();
+        client.rest.replace(Some(rest(self)));
+    }
+
+    /// The client broke off in the middle of its request.
+    pub fn client_broke_off(&mut self) {
+        self.outcome = Outcome::ClientGone;
+        self.ended = None;
+    }
+
+    /// `lb` stops before the answer is over. A client that has had nothing of
+    /// it is told nothing, which is no fault of its own.
+    fn stopped(&mut self) {
+        self.outcome = Outcome::Stopped;
+        self.client.must_reset.set(self.status.is_some() && self.version == Version::HTTP_10);
+        self.status.get_or_insert(StatusCode::SERVICE_UNAVAILABLE);
+    }
+
     /// The server broke off in the middle of its answer.
     pub fn break_off(&mut self) {
         self.outcome = Outcome::ServerBrokeOff;
@@ -240,6 +292,9 @@ impl<N: Net> Exchange<N> {
 
 impl<N: Net> Drop for Exchange<N> {
     fn drop(&mut self) {
+        if self.worker.stopped.get() && self.outcome == Outcome::ClientGone {
+            self.stopped();
+        }
         self.worker.load.request_ended();
         let ended = self.ended.unwrap_or_else(Instant::now);
         self.client.active.set(false);

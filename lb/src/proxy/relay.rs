@@ -2,10 +2,13 @@
 //!
 //! Owns the server's connection until the body's last byte has been read, then
 //! gives it back to its pool; dropped earlier (the client went away, or the
-//! server broke off) it takes the connection down with it.
+//! server broke off) it takes the connection down with it. An answer may be
+//! over before its request is: what the client still sends goes on to the
+//! server, unless the answer is a refusal.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -19,7 +22,7 @@ use super::Exchange;
 use crate::{
     headers::filter_trailers,
     net::Net,
-    upstream::{Claim, Connection, RequestBody},
+    upstream::{Claim, Connection, RequestBody, WireError},
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -45,7 +48,8 @@ pub struct Relay<N: Net> {
     lease: Option<Lease<N>>,
     /// The request's body, which may outlast the answer.
     request: RequestBody,
-    exchange: Box<Exchange<N>>,
+    /// Unless it goes on behind the answer.
+    exchange: Option<Box<Exchange<N>>>,
     /// How long the server may be silent.
     patience: Duration,
     /// Whether the connection's timer runs since the server's last bytes.
@@ -71,8 +75,14 @@ impl<N: Net> Relay<N> {
         exchange: Box<Exchange<N>>,
         patience: Duration,
     ) -> Self {
-        let lease = Some(lease);
-        let mut relay = Relay { lease, request, exchange, patience, silent: false, broken: None };
+        let mut relay = Relay {
+            lease: Some(lease),
+            request,
+            exchange: Some(exchange),
+            patience,
+            silent: false,
+            broken: None,
+        };
         relay.release_at_end();
         relay
     }
@@ -104,14 +114,19 @@ impl<N: Net> Relay<N> {
     }
 
     fn end(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            let now = self.exchange.complete();
+        let (Some(lease), Some(exchange)) = (self.lease.take(), &mut self.exchange) else { return };
+        let now = exchange.complete();
+        if lease.connection.wire.is_reusable() {
+            lease.pool.put(lease.connection, now);
+        } else if lease.connection.wire.is_uploading() && !exchange.is_refusal() {
+            let (request, patience) = (self.request.take(), self.patience);
+            if let Some(exchange) = self.exchange.take() {
+                exchange.goes_on(|exchange| Box::pin(see_off(lease, request, exchange, patience)));
+            }
+        } else {
             // A connection on which a request is still being written is of no
             // use to another: the client may never finish.
-            match lease.connection.wire.is_reusable() {
-                true => lease.pool.put(lease.connection, now),
-                false => self.request.abandon(),
-            }
+            self.request.abandon();
         }
     }
 
@@ -140,7 +155,9 @@ impl<N: Net> Relay<N> {
                     }
                     Err(frame) => frame,
                 };
-                self.exchange.count(frame.data_ref().map_or(0, Bytes::len));
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.count(frame.data_ref().map_or(0, Bytes::len));
+                }
                 self.release_at_end();
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -150,7 +167,9 @@ impl<N: Net> Relay<N> {
                 Poll::Ready(None)
             }
             Err(error) => {
-                self.exchange.break_off();
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.break_off();
+                }
                 // What came before is flushed first: an error takes hyper's
                 // buffer down.
                 self.broken = Some(error);
@@ -158,6 +177,47 @@ impl<N: Net> Relay<N> {
                 Poll::Pending
             }
         }
+    }
+}
+
+/// Sees the rest of a request off whose answer is over, for as long as the
+/// client makes progress with it, then gives the connection back. A server that
+/// takes no more of it has said all that it has to say.
+async fn see_off<N: Net>(
+    mut lease: Lease<N>,
+    request: RequestBody,
+    mut exchange: Box<Exchange<N>>,
+    patience: Duration,
+) {
+    let departure = &lease.pool.upstream.departure;
+    let Connection { wire, timer, .. } = &mut *lease.connection;
+    let mut progressed = Instant::now();
+    let sent = loop {
+        timer.as_mut().reset(progressed + patience);
+        tokio::select! {
+            biased;
+            sent = poll_fn(|cx| wire.poll_upload(cx)) => break sent,
+            () = departure.until_cut() => return request.abandon(),
+            () = timer.as_mut() => {}
+        }
+        match request.progressed() {
+            Some(later) if later > progressed => progressed = later,
+            _ if request.is_awaited() => break Err(WireError::Client),
+            _ => break Err(WireError::Broken(io::ErrorKind::TimedOut.into())),
+        }
+    };
+    match sent {
+        Ok(()) => {
+            let now = exchange.complete();
+            if lease.connection.wire.is_reusable() {
+                lease.pool.put(lease.connection, now);
+            }
+        }
+        Err(WireError::Client) => {
+            exchange.client_broke_off();
+            request.abandon();
+        }
+        Err(_) => request.abandon(),
     }
 }
 

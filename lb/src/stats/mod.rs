@@ -153,7 +153,8 @@ impl WorkerStats {
             tally.duration.observe(took);
         }
         match outcome {
-            Outcome::Complete => {}
+            // After a stop nobody asks for metrics.
+            Outcome::Complete | Outcome::Stopped => {}
             Outcome::ClientGone => tally.client_gone.add(1),
             Outcome::ServerBrokeOff => tally.broke_off.add(1),
         }

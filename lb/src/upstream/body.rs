@@ -125,6 +125,11 @@ impl RequestBody {
         reader.iter().for_each(Waker::wake_by_ref);
     }
 
+    /// Hands it over; here is no body any more.
+    pub fn take(&mut self) -> Self {
+        RequestBody(self.0.take())
+    }
+
     /// The body for the next attempt, from the beginning; ends earlier ones.
     pub fn attempt(&self) -> AttemptBody {
         AttemptBody(self.0.as_ref().map(|source| {
@@ -223,7 +228,9 @@ impl Body for AttemptBody {
             let kept = Bytes::copy_from_slice(&source.kept);
             return Poll::Ready(Some(Ok(Frame::data(kept))));
         }
-        if source.ended {
+        // One with a length is over with its last byte: hyper may not say so
+        // before the next request comes.
+        if source.is_over() {
             let trailers = source.trailers.clone().filter(|_| !reader.trailers_sent);
             reader.trailers_sent = true;
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));

@@ -271,13 +271,14 @@ async fn stalled_upload(w: &mut World) -> Result<()> {
     // One worker: the next request looks into the pool of the one before.
     w.balance(&["--workers", "1"]).await?;
     let mut client = w.client("c")?;
-    // After an error `lb` hangs up, after a success it waits for the rest: then
-    // nothing but the pool's care keeps the next request out of the upload.
+    // After an error `lb` hangs up, after a success it goes on with the rest:
+    // then nothing but the pool's care keeps the next request out of the upload.
     for (target, status) in [("/", 413), ("/?status=200", 200)] {
         a.arm(Fault::EarlyAnswer, 1);
         let mark = w.log.len();
-        let (_stalled, first) = stall(w, target, status).await?;
+        let (stalled, first) = stall(w, target, status).await?;
         w.expect_sequence(&mut client, "AAA").await?;
+        drop(stalled);
         let closed = |event: &Event| matches!(event.kind, EventKind::Closed { connection, .. } if connection == first);
         w.log.wait_from(mark, "the upload's connection to be closed", closed).await?;
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
+    body::{BodyDigest, pattern},
     client::Request,
     fault::Fault,
     log::{Event, EventKind},
@@ -60,6 +61,22 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         early_answer,
         Events,
         "an answer that comes before the upload's end arrives whole"
+    )
+    .simulated(),
+    scenario!(
+        60,
+        "streaming",
+        upload_behind_its_answer,
+        Events,
+        "what is sent behind an answer that is no refusal arrives whole, and both connections are kept"
+    )
+    .simulated(),
+    scenario!(
+        60,
+        "streaming",
+        half_an_upload_behind_its_answer,
+        Events,
+        "who breaks it off, or says no more, is told as gone, and holds nothing up"
     )
     .simulated(),
     scenario!(
@@ -222,6 +239,72 @@ async fn early_answer(w: &mut World) -> Result<()> {
                 ensure!(reply.text() == format!("Hello From {}\n", reply.backend()), "{reply:?}");
             }
         }
+    }
+    Ok(())
+}
+
+/// The beginning of an upload of `body`, one half of it, and the other.
+fn halves(status: u16, chunked: bool, body: &[u8]) -> [Vec<u8>; 2] {
+    let head = format!("POST /?status={status} HTTP/1.1\r\nHost: test\r\n");
+    let (first, second) = body.split_at(body.len() / 2);
+    if !chunked {
+        let head = format!("{head}Content-Length: {}\r\n\r\n", body.len());
+        return [[head.as_bytes(), first].concat(), second.to_vec()];
+    }
+    let head = format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", first.len());
+    let between = format!("\r\n{:x}\r\n", second.len());
+    let first = [head.as_bytes(), first].concat();
+    [first, [between.as_bytes(), second, b"\r\n0\r\n\r\n"].concat()]
+}
+
+async fn upload_behind_its_answer(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&[]).await?;
+    a.set_fault(Fault::EarlyAnswer);
+    let mut raw = Raw::connect(w).await?;
+    for (number, status) in [200, 204, 302, 200, 204, 302].into_iter().enumerate() {
+        let body = pattern(number as u64, 300_000);
+        let [first, second] = halves(status, number % 2 == 0, &body);
+        let mark = w.log.len();
+        raw.write(first).await?;
+        let answer = raw.answer("POST").await?;
+        ensure!(answer.text.starts_with(&format!("HTTP/1.1 {status} ")), "got {:?}", answer.text);
+        ensure!(answer.field("connection").is_empty(), "got {:?}", answer.text);
+        raw.write(second).await?;
+        let executed = |event: &Event| matches!(event.kind, EventKind::Executed { .. });
+        let event = w.log.wait_from(mark, "the whole upload at the server", executed).await?;
+        let EventKind::Executed { body: arrived, .. } = event.kind else { continue };
+        ensure!(arrived == BodyDigest::of(&body), "{arrived} arrived");
+        w.lb()?.prints(mark, " end=complete").await?;
+    }
+    let opened = |event: &Event| matches!(event.kind, EventKind::Accepted { .. });
+    let before = w.log.count(0, opened);
+    raw.write("GET /?status=200 HTTP/1.1\r\nHost: test\r\n\r\n").await?;
+    raw.answer("GET").await?;
+    ensure!(w.log.count(0, opened) == before, "no connection of an upload was used again");
+    Ok(())
+}
+
+async fn half_an_upload_behind_its_answer(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&["--body-timeout", "1s"]).await?;
+    a.set_fault(Fault::EarlyAnswer);
+    for (chunked, leaves) in [(false, true), (true, true), (false, false), (true, false)] {
+        let mark = w.log.len();
+        let mut raw = Raw::connect(w).await?;
+        let [first, _] = halves(200, chunked, &[7; 1000]);
+        raw.write(first).await?;
+        let answer = raw.answer("POST").await?;
+        ensure!(answer.text.starts_with("HTTP/1.1 200 "), "got {:?}", answer.text);
+        if leaves {
+            drop(raw);
+        } else {
+            ensure!(raw.rest().await?.is_empty(), "something follows the answer");
+        }
+        let line = w.lb()?.prints(mark, " status=200").await?.kind.to_string();
+        ensure!(line.contains(" end=client_gone"), "got {line}");
+        let closed = |event: &Event| matches!(event.kind, EventKind::Closed { .. });
+        w.log.wait_from(mark, "the server's side to be closed", closed).await?;
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     .simulated(),
 ];
 
-const OFFER: &str =
+pub(super) const OFFER: &str =
     "GET /chat HTTP/1.1\r\nHost: test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\n\r\n";
 
 /// Opens a tunnel; returns it, and the head of the 101.

@@ -25,7 +25,7 @@ use hyper::{Method, header::HeaderValue, http::request, http::response};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-    task::AbortHandle,
+    task::JoinHandle,
 };
 
 use self::{answer::Answer, chunked::Step, upload::Upload};
@@ -90,7 +90,7 @@ enum Incoming {
 
 /// A task that ends with its connection.
 #[derive(Debug)]
-struct Detached(AbortHandle);
+struct Detached(JoinHandle<Result<(), WireError>>);
 
 impl Drop for Detached {
     fn drop(&mut self) {
@@ -137,8 +137,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
                     |cx: &mut Context<'_>| Pin::new(&mut *stream.borrow_mut()).poll_shutdown(cx);
                 let _ = poll_fn(end).await;
             }
+            sent
         });
-        self.detached = Some(Detached(task.abort_handle()));
+        self.detached = Some(Detached(task));
+    }
+
+    /// Resolves when what goes on by itself of the request has been sent.
+    ///
+    /// # Errors
+    /// The client broke it off, or the server takes no more: the connection
+    /// carries no other request.
+    pub fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        let Some(Detached(task)) = &mut self.detached else { return Poll::Ready(Ok(())) };
+        let ended = ready!(Pin::new(task).poll(cx));
+        self.detached = None;
+        let sent = ended.unwrap_or_else(|error| Err(WireError::Broken(io::Error::other(error))));
+        if sent.is_err() {
+            self.stop_upload();
+        }
+        Poll::Ready(sent)
+    }
+
+    /// Whether the request goes on by itself, or nobody has seen its end yet.
+    pub fn is_uploading(&self) -> bool {
+        self.detached.is_some()
     }
 
     /// Prepares a request; `host` is said if the head says none.
