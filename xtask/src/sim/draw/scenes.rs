@@ -12,12 +12,13 @@ use crate::sim::plan::{Client, Fault, Operation, Plan, Probe, What};
 /// From this many clients on, requests of a storm are in flight at one time.
 const CROWD: usize = 12;
 
-/// Adds a scene to every third plan or so.
+/// Adds a scene to not quite every other plan.
 pub(super) fn add(random: &mut Rng, plan: &mut Plan) {
     let scene = match random.u8(..9) {
         0 => storm(random, plan),
         1 => removed_amid_a_probe(random, plan),
         2 => restarts(random, plan),
+        3 => outage(random, plan),
         _ => return,
     };
     let mut operations = std::mem::take(&mut plan.operations);
@@ -49,6 +50,16 @@ fn storm(random: &mut Rng, plan: &mut Plan) -> Vec<Operation> {
         let fault = if server == broken { fault } else { Fault::Delay };
         Operation { at_ms, for_ms, what: What::Fault { server, fault } }
     };
+    servers.map(one).collect()
+}
+
+/// All servers take requests and answer none: what is tried again is so to the end.
+fn outage(random: &mut Rng, plan: &Plan) -> Vec<Operation> {
+    let at_ms = random.u64(0..plan.faults_ms * 8 / 10);
+    let for_ms = random.u64(1000..4000);
+    let fault = one_of(random, &[Fault::CloseAfterRequest, Fault::ResetAfterRequest]);
+    let servers = plan.servers.iter().map(|server| server.name.clone());
+    let one = |server| Operation { at_ms, for_ms, what: What::Fault { server, fault } };
     servers.map(one).collect()
 }
 
