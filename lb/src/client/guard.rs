@@ -140,6 +140,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             self.refuse(reason);
             return false;
         }
+        if end.is_some() && has_fragment(&self.ahead) {
+            self.refuse(Reason::BadRequest);
+            return false;
+        }
         self.state = match end {
             Some(left) => State::Parsing { left },
             // The last two bytes may be the beginning of its end.
@@ -175,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             if read.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            if self.ahead.is_empty() && is_one_head(read) {
+            if self.ahead.is_empty() && is_one_head(read) && !has_fragment(read) {
                 self.state = State::Parsing { left: 0 };
                 return Poll::Ready(Ok(()));
             }
@@ -312,6 +316,12 @@ fn is_one_head(bytes: &[u8]) -> bool {
     bytes.len() <= LINE_LIMIT
         && !matches!(bytes[0], b'\r' | b'\n')
         && head_end(bytes, 0) == Some(bytes.len())
+}
+
+/// Whether there is a `#` in the request line. No target has one (RFC 9112 §3.2);
+/// hyper would drop it and what is behind it, where another forwards it.
+fn has_fragment(head: &[u8]) -> bool {
+    memchr::memchr2(b'#', b'\n', head).is_some_and(|at| head[at] == b'#')
 }
 
 /// What is too long in the head that begins with `bytes`.

@@ -174,7 +174,7 @@ async fn connect_or_reuse<N: Net>(
         };
         match connected {
             Ok(mut connection) => {
-                connection.extra = !pool.lends(reuse, began);
+                connection.extra = pool.is_extra(reuse, began);
                 return Ok((connection, false));
             }
             // An idle one, which is not good enough, has what this one lacks.

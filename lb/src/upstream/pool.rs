@@ -116,9 +116,16 @@ impl<N: Net> Pool<N> {
         None
     }
 
-    /// Whether it gives kept connections to such a request at all. One that is
-    /// opened because it does not is an extra one.
-    pub fn lends(&self, reuse: Reuse, now: Instant) -> bool {
+    /// Whether one that is opened for such a request is an extra one: there may be
+    /// idle ones, and none is good enough.
+    pub fn is_extra(&self, reuse: Reuse, now: Instant) -> bool {
+        let newest = self.idle.borrow().last().map(|newest| newest.used);
+        let stale = |used| now.saturating_duration_since(used) >= FRESH_LIMIT;
+        !self.lends(reuse, now) || reuse == Reuse::Recent && newest.is_some_and(stale)
+    }
+
+    /// Whether it gives kept connections to such a request at all.
+    fn lends(&self, reuse: Reuse, now: Instant) -> bool {
         match reuse {
             Reuse::Any => true,
             Reuse::Recent => self.distrusted.get().is_none_or(|until| now >= until),

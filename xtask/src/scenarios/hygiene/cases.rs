@@ -94,6 +94,7 @@ pub(super) const GROUPS: &[Group] = &[
         head("NUL in the method", "G\0ET @ HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
         head("a high byte in the method", "G\u{e4}T @ HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
         head("DEL in the target", "GET @\u{7f} HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+        head("a fragment in the target", "GET @#f HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
         head("LF between method and target", "GET\n@ HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
         head("two request lines", "GET @ HTTP/1.1\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
         head("CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", &[400, 405, 501]),
