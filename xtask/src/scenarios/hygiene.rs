@@ -29,7 +29,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "hygiene",
         raw_requests,
         Events,
-        "155 ambiguous requests: refused with a reason, or forwarded so that two parsers agree"
+        "156 ambiguous requests: refused with a reason, or forwarded so that two parsers agree"
     )
     .simulated(),
     scenario!(
