@@ -136,7 +136,8 @@ async fn converse<N: Net>(
     let served = Served { connection, result: Ok(()), guard: &guard, client: &client, stops };
     let ended = served.await;
     let guard = Rc::try_unwrap(guard).ok()?.into_inner();
-    let (refused, unread) = (guard.refused(), guard.has_unread());
+    let refused = guard.refused().filter(|_| !client.told_the_last.get());
+    let unread = guard.has_unread();
     let (stream, ahead) = guard.into_parts();
     if let Some(tunnel) = tunnel.take() {
         if let Err(error) = tunnel.run(&worker.net, stream, &ahead).await {

@@ -48,6 +48,8 @@ pub struct Client {
     /// What is left of a request whose answer is over. It holds on to this
     /// client, so whoever drives the connection takes it out in the end.
     rest: RefCell<Option<Rest>>,
+    /// Whether it was told that an answer is the last: nobody asks for another.
+    pub told_the_last: Cell<bool>,
     /// When its last request was over.
     pub idle_since: Cell<Instant>,
 }
@@ -69,6 +71,7 @@ impl Client {
             active: Cell::default(),
             reader: Cell::default(),
             rest: RefCell::default(),
+            told_the_last: Cell::default(),
             idle_since: Cell::new(since),
         }
     }
@@ -254,6 +257,11 @@ impl<N: Net> Exchange<N> {
     pub fn complete(&mut self) -> Instant {
         self.outcome = Outcome::Complete;
         *self.ended.insert(Instant::now())
+    }
+
+    /// The client is told that this answer is its connection's last.
+    pub fn is_the_last(&self) {
+        self.client.told_the_last.set(true);
     }
 
     /// Whether the server has refused the request: the rest of its body will

@@ -250,6 +250,7 @@ fn relay<N: Net>(
     lease.connection.wire.detach_upload();
     if head.status.as_u16() >= 400 && !request.is_over() {
         // The server has seen enough: the rest of the body will not be read.
+        exchange.is_the_last();
         head.headers.insert(header::CONNECTION, CLOSE);
     }
     // hyper writes the version that the client speaks, if told the newest.
@@ -268,6 +269,20 @@ fn own_answer<N: Net>(
     unread: bool,
 ) -> Response<AnswerBody<N>> {
     exchange.refused(reason);
+    // What follows a CONNECT may be another protocol, not a request.
+    let closes = unread
+        || matches!(
+            reason,
+            Reason::BadRequest
+                | Reason::MethodNotAllowed
+                | Reason::ClientBody
+                | Reason::BodyTimeout
+                | Reason::BodyTooLarge
+                | Reason::UnknownTransferCoding
+        );
+    if closes {
+        exchange.is_the_last();
+    }
     let text = reason.text();
     let _ = exchange.complete();
     let body = AnswerBody::Own { sentence: Some(Bytes::from(text)), _exchange: exchange };
@@ -276,25 +291,16 @@ fn own_answer<N: Net>(
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT));
     headers.insert(&REASON, HeaderValue::from_static(reason.code()));
-    if unread {
+    if closes {
         headers.insert(header::CONNECTION, CLOSE);
     }
     match reason {
         Reason::NoServer => {
             headers.insert(header::RETRY_AFTER, worker.shared.cluster.retry_after().into());
         }
-        Reason::BadRequest
-        | Reason::ClientBody
-        | Reason::BodyTimeout
-        | Reason::BodyTooLarge
-        | Reason::UnknownTransferCoding => {
-            headers.insert(header::CONNECTION, CLOSE);
-        }
         Reason::MethodNotAllowed => {
             let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
             headers.insert(header::ALLOW, allowed);
-            // What follows a CONNECT may be another protocol, not a request.
-            headers.insert(header::CONNECTION, CLOSE);
         }
         _ => {}
     }

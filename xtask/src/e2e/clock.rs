@@ -6,8 +6,8 @@
 
 use std::{future::Future, time::Duration};
 
-use anyhow::{Result, ensure};
-use testbed::log::Event;
+use anyhow::{Context, Result, ensure};
+use testbed::log::{DEFAULT_WATCHDOG, Event};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{World, simulated::SLACK};
@@ -64,6 +64,24 @@ fn expect_at_most(took: Duration, most: Duration, what: &str) -> Result<()> {
 fn expect(took: Duration, least: Duration, what: &str) -> Result<()> {
     ensure!(took >= least, "{what} came after {took:?}, expected {least:?} at the least");
     Ok(())
+}
+
+/// From one look to the next, where nobody tells of a change.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Waits for what nobody tells of, such as a state of the operating system's: looks
+/// again and again.
+///
+/// # Errors
+/// It does not come about, or cannot be looked at.
+pub(crate) async fn seen(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let looks = async {
+        while !holds()? {
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    };
+    timeout(DEFAULT_WATCHDOG, looks).await.with_context(|| format!("waited for {what}"))?
 }
 
 /// # Errors

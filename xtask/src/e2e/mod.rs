@@ -29,7 +29,7 @@ use runner::{Level, Where};
 use targets::{Shape, Target, Typed};
 
 pub(crate) use balancer::Balancer;
-pub(crate) use clock::Clock;
+pub(crate) use clock::{Clock, seen};
 pub(crate) use network::{Network, Stream};
 pub(crate) use runner::{Judges, Scenario};
 pub(crate) use targets::{Bounds, Routing};

@@ -366,8 +366,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         what: "bytes that a server sends with its 101 are lost",
         killed_by: "upgrades/sent_ahead",
         file: "proxy/tunnel.rs",
-        find: "client.write_all(&beyond).await?;",
-        replace: "",
+        find: "let first = (&beyond[..], patience);",
+        replace: "let first = (&beyond[..0], patience);",
     },
     Mutant {
         name: "obeys_in_part",

@@ -1,19 +1,18 @@
 //! Connections that become tunnels.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
     fault::Fault,
-    log::{DEFAULT_WATCHDOG, Event, EventKind},
+    log::{Event, EventKind},
 };
-use tokio::time::{sleep, timeout};
 
 use super::{
     raw::{Raw, ask},
     scenario,
 };
-use crate::e2e::{Scenario, World};
+use crate::e2e::{Scenario, World, seen};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
@@ -233,9 +232,6 @@ async fn client_breaks_off(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// How often the kernel is asked for its timers, which it tells nobody.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-
 async fn silent_peers_are_asked(w: &mut World) -> Result<()> {
     let [a] = w.backends(["A"]).await?;
     w.balance(&[]).await?;
@@ -244,13 +240,7 @@ async fn silent_peers_are_asked(w: &mut World) -> Result<()> {
     let (lb, server) = (w.lb()?.addr.port(), a.addr().port());
     // A timer of another kind may run first, until what was written is
     // acknowledged.
-    let both_asked = async {
-        while !(is_kept_alive(1, lb)? && is_kept_alive(2, server)?) {
-            sleep(LOOK_EVERY).await;
-        }
-        Ok(())
-    };
-    timeout(DEFAULT_WATCHDOG, both_asked).await.context("they are not asked")?
+    seen("both peers to be asked", || Ok(is_kept_alive(1, lb)? && is_kept_alive(2, server)?)).await
 }
 
 /// Whether the keep-alive timer runs of an established connection whose own
