@@ -253,9 +253,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "believes_any_origin",
         what: "a client's own X-Forwarded-For stands",
         killed_by: "fields/forwarded",
-        file: "headers.rs",
-        find: "headers.insert(&FORWARDED_FOR, origin.address.clone());",
-        replace: "headers.entry(&FORWARDED_FOR).or_insert(origin.address.clone());",
+        file: "proxy/exchange.rs",
+        find: "Origin { address: &self.client.forwarded_for, trusted }",
+        replace: "Origin { address: &self.client.forwarded_for, trusted: trusted || true }",
     },
     Mutant {
         name: "keeps_hop_by_hop",
