@@ -56,11 +56,24 @@ impl Processes {
     /// # Errors
     /// One of them has ended.
     pub(crate) fn resident_kib(&self) -> Result<u64> {
+        self.status("VmRSS:")
+    }
+
+    /// What of it is in no file, in KiB: without the pages of the program itself,
+    /// which come as they are used and go as the machine likes.
+    ///
+    /// # Errors
+    /// One of them has ended.
+    pub(crate) fn anonymous_kib(&self) -> Result<u64> {
+        self.status("RssAnon:")
+    }
+
+    fn status(&self, key: &str) -> Result<u64> {
         let mut sum = 0;
         for pid in &self.0 {
             let file = format!("/proc/{pid}/status");
             let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-            sum += resident(&text).with_context(|| format!("no VmRSS in {file}"))?;
+            sum += value(&text, key).with_context(|| format!("no {key} in {file}"))?;
         }
         Ok(sum)
     }
@@ -105,9 +118,9 @@ fn on_core(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().next()?.parse().ok()
 }
 
-/// KiB of resident memory, in the text of /proc/PID/status.
-fn resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// The figure behind a key, in the text of /proc/PID/status.
+fn value(status: &str, key: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -126,8 +139,8 @@ mod tests {
     fn time_and_memory_are_read() {
         assert_eq!(on_core("22074792 23354973 66\n"), Some(22_074_792));
         assert_eq!(on_core(""), None);
-        assert_eq!(resident("Name:\tlb\nVmHWM:\t 9 kB\nVmRSS:\t    4104 kB\n"), Some(4104));
-        assert_eq!(resident("Name:\tkthreadd\n"), None);
+        assert_eq!(value("Name:\tlb\nVmHWM:\t 9 kB\nVmRSS:\t    4104 kB\n", "VmRSS:"), Some(4104));
+        assert_eq!(value("Name:\tkthreadd\n", "VmRSS:"), None);
     }
 
     #[test]

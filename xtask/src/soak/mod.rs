@@ -84,7 +84,7 @@ struct Sample {
     seconds: f64,
     /// Which balancer was in service, from 1.
     life: usize,
-    resident_kib: u64,
+    memory_kib: u64,
     descriptors: usize,
     threads: usize,
     in_flight: u64,
@@ -203,7 +203,7 @@ mod tests {
         let sample = |second: u32| Sample {
             seconds: second.into(),
             life: 1,
-            resident_kib: 20_000 + random.u64(0..1000),
+            memory_kib: 20_000 + random.u64(0..1000),
             descriptors: 60,
             threads: 5,
             in_flight: 7,
@@ -214,7 +214,7 @@ mod tests {
         };
         let time = Duration::from_secs(1800);
         let look =
-            Look { life: 1, resident_kib: 9000, descriptors: 20, threads: 5, ..Look::default() };
+            Look { life: 1, memory_kib: 9000, descriptors: 20, threads: 5, ..Look::default() };
         Evidence {
             plan: Plan { seed: 1, time, kills: 3, reloads: 2, restarts: 1 },
             counts: Counts { kills: 3, reloads: 2, restarts: 1, ..Counts::default() },

@@ -142,7 +142,7 @@ impl Run {
         let sample = Sample {
             seconds: began.elapsed().as_secs_f64(),
             life: look.life,
-            resident_kib: look.resident_kib,
+            memory_kib: look.memory_kib,
             descriptors: look.descriptors,
             threads: look.threads,
             in_flight: look.in_flight,

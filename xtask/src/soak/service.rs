@@ -46,7 +46,7 @@ struct Current {
 pub(super) struct Look {
     /// Which life it is, from 1.
     pub(super) life: usize,
-    pub(super) resident_kib: u64,
+    pub(super) memory_kib: u64,
     pub(super) descriptors: usize,
     pub(super) threads: usize,
     pub(super) tasks: u64,
@@ -156,7 +156,7 @@ impl Service {
         let processes = Processes::of(current.balancer.pid()?.context("it has ended")?);
         Ok(Look {
             life: current.lives,
-            resident_kib: processes.resident_kib()?,
+            memory_kib: processes.anonymous_kib()?,
             descriptors: processes.descriptors()?,
             threads: processes.threads()?,
             tasks: metric("lb_tasks")?,

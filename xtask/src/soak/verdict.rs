@@ -77,7 +77,7 @@ fn longest(evidence: &Evidence) -> Vec<(Duration, f64)> {
     let lives = evidence.samples.chunk_by(|a, b| a.life == b.life);
     let longest = lives.max_by_key(|samples| samples.len()).unwrap_or_default();
     let point = |sample: &super::Sample| {
-        (Duration::from_secs_f64(sample.seconds), sample.resident_kib as f64)
+        (Duration::from_secs_f64(sample.seconds), sample.memory_kib as f64)
     };
     longest.iter().map(point).collect()
 }
@@ -146,7 +146,7 @@ mod tests {
     fn a_leak_of_a_hundredth_each_minute_is_told() {
         let mut leaking = evidence();
         for sample in &mut leaking.samples {
-            sample.resident_kib += (sample.seconds / 60.0 * 200.0) as u64;
+            sample.memory_kib += (sample.seconds / 60.0 * 200.0) as u64;
         }
         let checks = judge(&leaking);
         assert_eq!(of(&checks, "memory").holds, Some(false), "{checks:#?}");
@@ -157,7 +157,7 @@ mod tests {
         for more in [|at: f64| if at > 900.0 { 3000.0 } else { 0.0 }, |at| 10.0 * (at - 1400.0)] {
             let mut leaking = evidence();
             for sample in &mut leaking.samples {
-                sample.resident_kib += more(sample.seconds).max(0.0) as u64;
+                sample.memory_kib += more(sample.seconds).max(0.0) as u64;
             }
             let checks = judge(&leaking);
             assert_eq!(of(&checks, "memory").holds, Some(false), "{checks:#?}");
