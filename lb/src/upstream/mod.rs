@@ -2,8 +2,8 @@
 //!
 //! Owns what the request path keeps for each server ([`Upstream`]), the
 //! governed connect (`governor`), the lookups of its name (`lookup`), HTTP on a
-//! connection (`http1`) and the keep-alive pools (`pool`). Never chooses a server and never retries: that is the proxy's, by the rules of
-//! the core.
+//! connection (`http1`) and the keep-alive pools (`pool`). Never chooses a server
+//! and never retries: that is the proxy's, by the rules of the core.
 
 mod body;
 mod connect;
