@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use futures_util::{StreamExt, stream};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use testbed::process::raise_descriptor_limit;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -32,21 +32,10 @@ pub(crate) struct Held {
     pub(crate) resident_kib: u64,
 }
 
-/// Raises the limit of open files as far as it goes; children inherit it.
-///
-/// # Errors
-/// The operating system refuses.
-pub(crate) fn raise_descriptor_limit() -> Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")
-}
-
 /// How many of `wanted` connections every target has descriptors for: one for
 /// the client and one for a server each.
 pub(crate) fn possible(wanted: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    usize::try_from(limit / 2).unwrap_or(usize::MAX).min(wanted)
+    usize::try_from(raise_descriptor_limit() / 2).unwrap_or(usize::MAX).min(wanted)
 }
 
 /// Opens `count` connections to `target`, asks once on each, lets them idle for

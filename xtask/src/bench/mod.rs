@@ -30,6 +30,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use testbed::process::raise_descriptor_limit;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::programs;
@@ -109,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
         None => println!("there is only one core: nothing is pinned, and proxies wait for load"),
     }
-    idle::raise_descriptor_limit()?;
+    raise_descriptor_limit();
     say_what_is_reduced(&workloads);
     // Of this thread, which is pinned: another's children would not be.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

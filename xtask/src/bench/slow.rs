@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
+use testbed::process::raise_descriptor_limit;
 use tokio::{
     net::TcpStream,
     time::{Instant, MissedTickBehavior, interval},
@@ -92,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let (programs, missing) = find_targets(&chosen(&options.target), &lb);
     missing.iter().for_each(|name| println!("{name} is not installed, and skipped"));
     ensure!(!programs.is_empty(), "there is nothing to measure");
-    idle::raise_descriptor_limit()?;
+    raise_descriptor_limit();
     let servers = Backend::start()?.servers(3);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut broken = false;

@@ -96,8 +96,8 @@ pub(super) fn run<T: Send + 'static>(
         fastrand::seed(1);
         let link = Link { latency: LATENCY, jitter: Duration::ZERO, loss: 0, cuts: 0 };
         let addresses = [LB, SERVERS, CLIENTS];
-        let (network, ids) = sim::Network::new(&addresses, link, MTU, Rng::with_seed(1));
-        let mut hosts = ids.into_iter().map(|id| sim::Host::new(id, &network));
+        let (network, hosts) = sim::Network::new(&addresses, link, MTU, Rng::with_seed(1));
+        let mut hosts = hosts.into_iter();
         let mut host = || hosts.next().context("a host for everybody");
         let site = Site { lb: host()?, servers: host()?, clients: host()? };
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;

@@ -10,12 +10,14 @@ mod answer;
 mod chunks;
 mod config;
 mod exchange;
-mod panics;
 mod plan;
 mod request;
 mod target;
 
 use anyhow::{Context, Result, ensure};
+use testbed::log::EventLog;
+
+use crate::sim::hear_panics;
 
 /// A body of a fuzz target.
 type Body = fn(&[u8]) -> Result<()>;
@@ -43,7 +45,10 @@ pub fn targets() -> impl Iterator<Item = &'static str> {
 pub fn check(target: &str, bytes: &[u8]) -> Result<()> {
     let found = TARGETS.iter().find(|(name, _)| *name == target);
     let (_, body) = found.with_context(|| format!("there is no fuzz target {target}"))?;
-    let (checked, panics) = panics::counted(|| body(bytes));
-    ensure!(panics == 0, "{panics} panics");
+    let log = EventLog::new();
+    hear_panics(&log);
+    let checked = body(bytes);
+    let panics = log.panics();
+    ensure!(panics.is_empty(), "{}", panics.join("; "));
     checked
 }

@@ -14,7 +14,6 @@ use testbed::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, split},
-    runtime::{Builder, LocalOptions},
     sync::Notify,
     task::spawn_local,
     time::{sleep, timeout},
@@ -26,7 +25,7 @@ use super::{
     network::{Link, Network},
     plan::Plan,
     random::{Stream, stream},
-    run::{Balancer, LB},
+    run::{Balancer, LB, virtual_time},
 };
 
 /// One way. Longer than it takes anybody to do something.
@@ -80,13 +79,8 @@ impl Exchange<'_> {
         let addresses = [LB, config::address(0).ip(), client];
         let random = stream(seed, Stream::Network, 0);
         // The network outlives the sockets, which the runtime owns.
-        let (network, ids) = Network::new(&addresses, link, plan.network.mtu, random);
-        let hosts: Vec<_> = ids.into_iter().map(|id| Host::new(id, &network)).collect();
-        let runtime = Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build_local(LocalOptions::default())
-            .context("cannot start a runtime")?;
+        let (network, hosts) = Network::new(&addresses, link, plan.network.mtu, random);
+        let runtime = virtual_time()?;
         runtime.block_on(self.run(&plan, network.clone(), &hosts))
     }
 

@@ -60,7 +60,7 @@ struct Socket {
 }
 
 impl Host {
-    pub(crate) fn new(id: HostId, network: &Arc<Network>) -> Self {
+    pub(super) fn new(id: HostId, network: &Arc<Network>) -> Self {
         Self { id, network: Arc::clone(network) }
     }
 

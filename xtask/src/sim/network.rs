@@ -23,8 +23,9 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
-use turmoil_net::{HostId, KernelConfig, Net};
+use turmoil_net::{KernelConfig, Net};
 
+use super::host::Host;
 use packet::reset_packet;
 use wire::State;
 
@@ -75,11 +76,11 @@ impl Network {
         usual: Link,
         mtu: u32,
         random: Rng,
-    ) -> (Arc<Self>, Vec<HostId>) {
+    ) -> (Arc<Self>, Vec<Host>) {
         // What is lost is sent again by us, so by the hosts never.
         let config = KernelConfig::default().mtu(mtu).retx_threshold(u32::MAX);
         let mut net = Net::with_config(config);
-        let hosts = addresses.iter().map(|address| net.add_host(*address)).collect();
+        let ids: Vec<_> = addresses.iter().map(|address| net.add_host(*address)).collect();
         let state = State::new(net.enter(), usual, random);
         let network = Network {
             state: Mutex::new(state),
@@ -87,7 +88,9 @@ impl Network {
             calls: AtomicU64::new(0),
             stands_still: Notify::new(),
         };
-        (Arc::new(network), hosts)
+        let network = Arc::new(network);
+        let hosts = ids.into_iter().map(|id| Host::new(id, &network)).collect();
+        (network, hosts)
     }
 
     /// Carries packets for ever.

@@ -24,7 +24,7 @@ use testbed::{
     log::{Event, EventLog},
 };
 use tokio::{
-    runtime::{Builder, LocalOptions},
+    runtime::{Builder, LocalOptions, LocalRuntime},
     sync::oneshot,
     task::{JoinHandle, spawn_local},
     time::{Instant, timeout},
@@ -87,13 +87,8 @@ pub(crate) fn run(plan: &Plan) -> Result<Run> {
         cuts: 0,
     };
     // The network outlives the sockets, which the runtime owns.
-    let (network, ids) = Network::new(&addresses, link, plan.network.mtu, random);
-    let hosts = ids.into_iter().map(|id| Host::new(id, &network)).collect();
-    let runtime = Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build_local(LocalOptions::default())
-        .context("cannot start a runtime")?;
+    let (network, hosts) = Network::new(&addresses, link, plan.network.mtu, random);
+    let runtime = virtual_time()?;
     let world = World { plan, network: network.clone(), hosts, addresses };
     let limit = millis(plan.faults_ms) + PATIENCE;
     runtime.block_on(async {
@@ -105,6 +100,13 @@ pub(crate) fn run(plan: &Plan) -> Result<Run> {
             }
         }
     })
+}
+
+/// A runtime of this thread in which waiting takes no time.
+pub(super) fn virtual_time() -> Result<LocalRuntime> {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    builder.build_local(LocalOptions::default()).context("cannot start a runtime")
 }
 
 /// `lb`, then servers, then clients.
