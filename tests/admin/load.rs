@@ -3,14 +3,21 @@
 use std::{
     io::Write,
     net::{Shutdown, TcpStream},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use rustix::process::Signal;
-use tokio::time::Instant;
+use tokio::{
+    io::AsyncReadExt,
+    runtime::{Builder, Runtime},
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 use super::{ADD, ask, ask_with, backend, connect, servers, start, talk};
+use crate::programs::WATCHDOG;
 
 #[test]
 fn parallel_changes_are_all_made_and_none_twice() {
@@ -80,18 +87,54 @@ fn talk_and_leave(port: u16, request: &str) -> String {
 }
 
 #[test]
-fn silent_clients_hold_up_neither_the_api_for_long_nor_the_traffic() {
+fn silent_clients_hold_up_neither_the_api_nor_the_traffic() {
     let (_backend, url) = backend("A");
     let api = start(&["--backend", &url, "--workers", "1"]);
-    // More than there may be: whoever comes after them waits, for ten seconds.
+    // More than there may be at one time, with half a request or nothing.
     let began = Instant::now();
+    let slow: Vec<_> = (0..40).map(|_| talk_slowly(api.port)).collect();
     let silent: Vec<_> = (0..80).map(|_| connect(api.port)).collect();
-    let slow = talk_slowly(api.port);
     let answer = talk(connect(api.proxy), "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert_eq!(servers(api.port).as_array().unwrap().len(), 1);
-    assert!(began.elapsed() > Duration::from_secs(5), "80 connections are served at one time");
-    drop((silent, slow));
+    assert!(began.elapsed() < Duration::from_secs(5), "waited for {:?}", began.elapsed());
+    drop((slow, silent));
+}
+
+/// So many silent connections; whoever is closed comes again at once. They end
+/// with the runtime; the semaphore has a permit for each that has come.
+fn flood(port: u16, count: u32) -> (Runtime, Arc<Semaphore>) {
+    let came = Arc::new(Semaphore::new(0));
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    for _ in 0..count {
+        let came = came.clone();
+        runtime.spawn(async move {
+            loop {
+                let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+                came.add_permits(1);
+                // Silent until it is closed, or reset.
+                let _ = stream.unwrap().read(&mut [0]).await;
+            }
+        });
+    }
+    (runtime, came)
+}
+
+#[test]
+fn silent_clients_that_come_again_and_again_keep_nobody_out() {
+    const COUNT: u32 = 400;
+    let api = start(&[]);
+    let (runtime, came) = flood(api.port, COUNT);
+    let mut longest = Duration::ZERO;
+    for _ in 0..5 {
+        // All of them are there, and as many have come again.
+        let all = runtime.block_on(async { timeout(WATCHDOG, came.acquire_many(2 * COUNT)).await });
+        all.expect("the silent ones are not renewed").unwrap().forget();
+        let began = Instant::now();
+        assert_eq!(ask(api.port, "GET /health", "").0, 503);
+        longest = longest.max(began.elapsed());
+    }
+    assert!(longest < Duration::from_secs(5), "an answer took {longest:?}");
 }
 
 /// Begins a body that never ends.

@@ -1,4 +1,4 @@
-//! The sockets of the admin API, and its connections: how many, how long.
+//! The sockets of the admin API, and its connections: how long they may last.
 //!
 //! A connection carries one request. Without the idle ones that clients like
 //! to keep, the few that there may be are free for whoever has a question.
@@ -33,20 +33,19 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use rustix::net::sockopt::set_tcp_user_timeout;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
     time::sleep,
 };
 use tracing::{debug, info};
 
-use super::guard::Entrance;
+use super::{
+    guard::Entrance,
+    room::{Guest, Room},
+};
 use crate::config::Api;
-
-/// Connections at one time; more wait in the kernel's queue.
-const CONNECTION_LIMIT: usize = 64;
 
 /// For a request's head, from the connection's beginning.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -57,8 +56,9 @@ const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// How much of a request's head is kept, in bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 
-/// Connections to the Unix socket that wait to be accepted.
-const BACKLOG: i32 = 128;
+/// Connections that wait to be accepted: no more than the [`Room`] has seen
+/// within a second, even if all are silent.
+const BACKLOG: i32 = 1024;
 
 /// How long accepting pauses when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -116,7 +116,7 @@ impl Listeners {
     pub(super) fn register(self) -> io::Result<Registered> {
         let tcp = self.tcp.map(|(listener, _)| TcpListener::from_std(listener));
         let unix = self.unix.map(|(listener, _)| UnixListener::from_std(listener));
-        let room = Arc::new(Semaphore::new(CONNECTION_LIMIT));
+        let room = Room::default();
         Ok(Registered { tcp: tcp.transpose()?, unix: unix.transpose()?, room })
     }
 }
@@ -135,6 +135,7 @@ fn open_tcp(addr: SocketAddr) -> Result<(StdTcp, SocketAddr)> {
         }
         Err(error) => return Err(error).with_context(what),
     };
+    SockRef::from(&listener).listen(BACKLOG)?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
     Ok((listener, addr))
@@ -184,7 +185,7 @@ fn bind_private(path: &Path) -> io::Result<StdUnix> {
 pub(super) struct Registered {
     tcp: Option<TcpListener>,
     unix: Option<UnixListener>,
-    room: Arc<Semaphore>,
+    room: Room,
 }
 
 impl Registered {
@@ -196,14 +197,13 @@ impl Registered {
     async fn serve_tcp(&self, router: &Router) {
         let Some(listener) = &self.tcp else { return };
         loop {
-            let room = self.room.clone().acquire_owned().await;
             let accepted = listener.accept().await.map(|(stream, _)| stream);
             match accepted.and_then(|stream| Ok((stream.local_addr()?, stream))) {
                 Ok((local, stream)) => {
                     // A client that takes nothing is cut off by the kernel.
                     let limit = u32::try_from(STALL_LIMIT.as_millis()).unwrap_or(u32::MAX);
                     let _ = set_tcp_user_timeout(&stream, limit);
-                    spawn(converse(stream, Entrance::Tcp(local), router.clone()), room);
+                    self.receive(stream, Entrance::Tcp(local), router).await;
                 }
                 Err(error) => pause_after(&error).await,
             }
@@ -213,32 +213,37 @@ impl Registered {
     async fn serve_unix(&self, router: &Router) {
         let Some(listener) = &self.unix else { return };
         loop {
-            let room = self.room.clone().acquire_owned().await;
             match listener.accept().await {
-                Ok((stream, _)) => spawn(converse(stream, Entrance::Unix, router.clone()), room),
+                Ok((stream, _)) => self.receive(stream, Entrance::Unix, router).await,
                 Err(error) => pause_after(&error).await,
             }
         }
     }
-}
 
-/// Runs a connection in a task of its own; at its end another may come.
-fn spawn<R: Send + 'static>(connection: impl Future<Output = ()> + Send + 'static, room: R) {
-    tokio::spawn(async move {
-        connection.await;
-        drop(room);
-    });
+    /// Runs a connection in a task of its own, as soon as there is room.
+    async fn receive<S>(&self, stream: S, entrance: Entrance, router: &Router)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let guest = self.room.enter().await;
+        tokio::spawn(converse(stream, entrance, guest, router.clone()));
+    }
 }
 
 /// Answers one request.
-async fn converse<S>(stream: S, entrance: Entrance, router: Router)
+async fn converse<S>(stream: S, entrance: Entrance, guest: Arc<Guest>, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let router = TowerToHyperService::new(router);
+    let (router, guest) = (TowerToHyperService::new(router), &*guest);
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(entrance);
-        router.call(request)
+        let answer = router.call(request);
+        async {
+            let answer = answer.await;
+            guest.heard();
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
@@ -248,8 +253,13 @@ where
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        debug!("admin API: {error}");
+    tokio::select! {
+        // What has come is read before anybody is sent away.
+        biased;
+        ended = connection => if let Err(error) = ended {
+            debug!("admin API: {error}");
+        },
+        () = guest.sent_away() => debug!("admin API: a silent client made room for another"),
     }
 }
 

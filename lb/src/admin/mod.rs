@@ -8,6 +8,7 @@
 mod token;
 
 mod listen;
+mod room;
 
 mod guard;
 mod router;
