@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::{
         fs::PermissionsExt,
         net::{UnixListener, UnixStream},
@@ -13,7 +13,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::{ADD, ask_with, command, error_of, servers, silent, start, talk};
-use crate::programs::{Running, lb_command};
+use crate::programs::{Running, WATCHDOG, lb_command};
 
 /// A file with a token, as its owner would keep it.
 fn token_file(folder: &Path, token: &str) -> String {
@@ -108,6 +108,37 @@ fn off_loopback_nothing_is_shown_without_the_token() {
     assert_eq!(get("Authorization: Bearer s3cret\r\n", "/servers"), 200);
     // Other balancers and orchestrators ask for this, and it says no more than they see.
     assert_eq!(get("", "/health"), 503);
+}
+
+/// An address of this machine that others use, if it has any: the one that it
+/// would send from. Nothing is sent.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().unwrap().ip())
+}
+
+#[test]
+fn a_socket_of_both_families_is_asked_by_the_addresses_of_both() {
+    let both = TcpListener::bind("[::]:0")
+        .and_then(|socket| TcpStream::connect(("127.0.0.1", socket.local_addr()?.port())));
+    if both.is_err() {
+        eprintln!("skipped: no socket takes IPv6 and IPv4");
+        return;
+    }
+    let mut lb = lb_command();
+    lb.args(["--port", "0", "--api-port", "0", "--api-bind", "::"]).env("LB_API_TOKEN", "s3cret");
+    let running = Running::start(lb);
+    let port = running.port_after(" admin=");
+    let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+    for address in loopback.into_iter().chain(own_address()) {
+        let host = SocketAddr::new(address, port);
+        let stream = TcpStream::connect(host).unwrap();
+        stream.set_read_timeout(Some(WATCHDOG)).unwrap();
+        let fields = format!("Host: {host}\r\nAuthorization: Bearer s3cret\r\n");
+        let answer = talk(stream, &format!("GET /servers HTTP/1.1\r\n{fields}\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{host}: {answer}");
+    }
 }
 
 #[test]

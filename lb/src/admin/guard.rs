@@ -52,8 +52,12 @@ impl Guard {
             return Err(error.in_field("Host", None, EXPECTED));
         };
         let name = host.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let known = match name.parse::<IpAddr>() {
-            Ok(address) => address.is_loopback() || address == local || self.bound == Some(address),
+        // A socket of both families has the addresses of IPv4 in those of IPv6.
+        let bound = self.bound.map(|bound| bound.to_canonical());
+        let known = match name.parse::<IpAddr>().map(|address| address.to_canonical()) {
+            Ok(address) => {
+                address.is_loopback() || address == local.to_canonical() || bound == Some(address)
+            }
             Err(_) => name == "localhost",
         };
         if known || self.hosts.contains(&name) {
@@ -130,6 +134,7 @@ mod tests {
             Guard { bound: bound.parse().ok(), hosts: vec!["lb.example".into()], token: None };
         let local = match bound {
             "0.0.0.0" => "192.0.2.1",
+            "::" => "::ffff:192.0.2.1",
             bound => bound,
         };
         let entrance = match local.parse() {
@@ -162,6 +167,11 @@ mod tests {
             check("127.0.0.1", bad, 403);
         }
         check("0.0.0.0", "192.0.2.2", 403);
+        for same in ["192.0.2.1", "[::ffff:192.0.2.1]", "127.0.0.1", "[::ffff:127.0.0.1]"] {
+            check("::", same, 200);
+        }
+        check("::ffff:192.0.2.1", "192.0.2.1", 200);
+        check("::", "192.0.2.2", 403);
         for broken in ["", "me@localhost", "a b"] {
             check("127.0.0.1", broken, 400);
         }
