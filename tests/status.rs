@@ -277,3 +277,28 @@ fn names_are_text() {
     assert_eq!(browser.eval("document.querySelectorAll('script').length"), 1);
     check_quiet(&world, &browser);
 }
+
+#[test]
+fn pages_of_others_open_no_stream() {
+    if !browser::is_here() {
+        return;
+    }
+    let world = World::start(None);
+    // A page of one of the servers: the same host, and another port.
+    let mut browser = Browser::open(&format!("http://127.0.0.1:{}/", world.proxy), 800, 600);
+    let stream = format!("{}live", world.url());
+    for way in [
+        format!("fetch('{stream}', {{ mode: 'no-cors' }}).then(done)"),
+        format!(
+            "document.body.append(Object.assign(document.createElement('iframe'),
+                {{ onload: done, src: '{stream}' }}))"
+        ),
+    ] {
+        browser.eval(&format!("new Promise((met) => {{ const done = () => met(0); {way}; }})"));
+    }
+    let answers = browser.events_of("Network.responseReceived").into_iter();
+    let answers =
+        answers.map(|answer| &answer["response"]).filter(|answer| answer["url"] == stream);
+    let statuses: Vec<_> = answers.map(|answer| answer["status"].clone()).collect();
+    assert_eq!(statuses, [403, 403]);
+}

@@ -31,6 +31,7 @@ fn names_and_pages_of_others_are_refused() {
         "Host: 127.0.0.1\r\n",
         "Host: lb.example:80\r\n",
         "Host: localhost\r\nOrigin: http://localhost\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: same-origin\r\n",
     ] {
         assert_eq!(status(good), 400, "{good}");
     }
@@ -38,9 +39,13 @@ fn names_and_pages_of_others_are_refused() {
         "Host: evil.example\r\n",
         "Host: localhost\r\nOrigin: http://evil.example\r\n",
         "Host: localhost\r\nOrigin: null\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: same-site\r\n",
     ] {
         assert_eq!(status(bad), 403, "{bad}");
     }
+    let link = "Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n";
+    assert_eq!(ask_with(api.port, link, "GET /", "").0, 200);
+    assert_eq!(ask_with(api.port, link, "GET /live", "").0, 403);
     assert_eq!(servers(api.port).as_array().unwrap().len(), 0);
 }
 

@@ -41,6 +41,7 @@ impl Guard {
             self.check_host(host.as_ref(), local.ip())?;
         }
         check_origin(request.headers(), host.as_ref())?;
+        check_site(request)?;
         self.check_token(request, entrance)
     }
 
@@ -124,6 +125,29 @@ fn check_origin(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), Pro
     Ok(())
 }
 
+/// What a page of others fetches, frames or shows is refused too where that
+/// carries no `Origin` (W3C Fetch Metadata Request Headers, `Sec-Fetch-Site` and
+/// `Sec-Fetch-Mode`). They may link to the status page. Only browsers send this,
+/// and only to loopback or over TLS; elsewhere the token keeps such pages out.
+fn check_site<B>(request: &Request<B>) -> Result<(), Problem> {
+    const EXPECTED: &str = "same-origin or none";
+    let headers = request.headers();
+    let navigates = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
+    if navigates && request.uri().path() == "/" {
+        return Ok(());
+    }
+    for site in headers.get_all("sec-fetch-site") {
+        if site != "same-origin" && site != "none" {
+            let text = String::from_utf8_lossy(site.as_bytes());
+            let sentence =
+                format!("Sec-Fetch-Site {text}: pages of others may not use the admin API");
+            let error = Problem::new(StatusCode::FORBIDDEN, sentence);
+            return Err(error.in_field("Sec-Fetch-Site", Some(text.into()), EXPECTED));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,5 +216,27 @@ mod tests {
             assert_eq!(origin(bad), 403, "{bad}");
         }
         assert_eq!(ask("unix", "/", &[("origin", "http://evil.example")]), 403);
+    }
+
+    #[test]
+    fn sites() {
+        let site = |target, site, mode| {
+            let fields =
+                [("host", "localhost"), ("sec-fetch-site", site), ("sec-fetch-mode", mode)];
+            ask("127.0.0.1", target, &fields)
+        };
+        for own in ["same-origin", "none"] {
+            assert_eq!(site("/live", own, "cors"), 200, "{own}");
+        }
+        for other in ["cross-site", "same-site", "", "None"] {
+            for mode in ["no-cors", "navigate", "cors", ""] {
+                assert_eq!(site("/live", other, mode), 403, "{other} {mode}");
+            }
+            assert_eq!(site("/", other, "no-cors"), 403, "{other}");
+            assert_eq!(site("/?a", other, "navigate"), 200, "{other}");
+        }
+        let twice = [("host", "localhost"), ("sec-fetch-site", "none"), ("sec-fetch-site", "x")];
+        assert_eq!(ask("127.0.0.1", "/live", &twice), 403);
+        assert_eq!(ask("unix", "/live", &[("sec-fetch-site", "cross-site")]), 403);
     }
 }
