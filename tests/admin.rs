@@ -225,6 +225,22 @@ fn defaults_of_an_added_server_and_what_an_update_leaves_alone() {
 }
 
 #[test]
+fn a_host_that_is_none_forges_no_line_of_the_log() {
+    let api = start(&[]);
+    for url in ["http://a,status=200:80", "http://[::1]80:90", &format!("{}:1", "a".repeat(60_000))]
+    {
+        let (status, text) = ask(api.port, "POST /add", &format!("{{\"url\":\"{url}\"}}"));
+        assert_eq!(status, 422, "{text}");
+        assert!(text.contains(" host") && text.contains("\"field\":\"url\""), "{text}");
+        assert_eq!(ask(api.port, "POST /delete", url).0, 422);
+    }
+    assert_eq!(servers(api.port).as_array().unwrap().len(), 0);
+    assert!(!api.lb.printed().contains("status=200"), "{}", api.lb.printed());
+    let name = "{\"url\":\"http://my_app:1\"}";
+    assert_eq!(ask(api.port, "POST /add", name).0, 200);
+}
+
+#[test]
 fn what_answers_commands_may_be_nobody_or_somebody_else() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let text = error_of(&command(&["list-servers", "--api-port", &nobody]));

@@ -11,6 +11,9 @@ use hyper::header::HeaderValue;
 
 use super::values::{Invalid, invalid, whole};
 
+/// The longest name of a host, in characters (RFC 1035 §2.3.4, as text).
+const HOST_LIMIT: usize = 253;
+
 /// Where to listen, on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bind {
@@ -109,20 +112,24 @@ pub fn parse_port(text: &str) -> Result<u16, Invalid> {
 }
 
 fn parse_authority(text: &str, default_port: Option<u16>) -> Result<Authority, Invalid> {
+    const NO_AUTHORITY: &str = "is not a host and a port; expected http://host:port";
     let Ok(uri) = text.parse::<hyper::http::uri::Authority>() else {
-        return invalid("is not a host and a port; expected http://host:port");
+        return invalid(NO_AUTHORITY);
     };
     if text.contains('@') {
         return invalid("has a user name; expected http://host:port");
     }
-    let host = uri.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    // An IPv6 address can be written in several ways.
-    let host = host.parse::<Ipv6Addr>().map_or(host, |address| address.to_string());
+    let (host, port) = text.split_at(uri.host().len());
     if host.is_empty() {
         return invalid("has no host; expected http://host:port");
     }
-    let port_text = text.rsplit_once(':').map(|(_, port)| port).filter(|p| !p.contains(']'));
-    let port = match (port_text, default_port) {
+    let Some(host) = canonical_host(host) else {
+        return invalid(
+            "has no valid host; expected 1 to 253 letters, digits, dots, hyphens and underscores, or an address",
+        );
+    };
+    let port = match (port.strip_prefix(':'), default_port) {
+        (None, _) if !port.is_empty() => return invalid(NO_AUTHORITY),
         (Some(""), _) | (None, None) => {
             return invalid("has no port; expected http://host:port");
         }
@@ -133,6 +140,26 @@ fn parse_authority(text: &str, default_port: Option<u16>) -> Result<Authority, I
         (None, Some(port)) => port,
     };
     Ok(Authority { host, port })
+}
+
+/// A host as [`Authority`] has it, if it is one: a name, such as resolvers and
+/// container networks know, or an address. It stands in logs, metrics and
+/// fields of requests as it is.
+fn canonical_host(text: &str) -> Option<String> {
+    let name = |text: &str| {
+        let known = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        !text.is_empty() && text.len() <= HOST_LIMIT && text.bytes().all(known)
+    };
+    let host = text.to_ascii_lowercase();
+    let Some(bracketed) = host.strip_prefix('[') else { return name(&host).then_some(host) };
+    let inner = bracketed.strip_suffix(']')?;
+    // It can be written in several ways.
+    let address = |text: &str| text.parse::<Ipv6Addr>().ok();
+    match inner.split_once('%') {
+        Some((text, zone)) if name(zone) => Some(format!("{}%{zone}", address(text)?)),
+        Some(_) => None,
+        None => Some(address(inner)?.to_string()),
+    }
 }
 
 /// Reads the host of a server: a name or an address.
@@ -222,5 +249,31 @@ mod tests {
         check_authority("https://example.org", "error: has the scheme https; expected http://");
         check_authority("http://example.org/app", "error: has the path /app");
         check_authority("http://me@example.org", "error: has a user name");
+    }
+
+    #[test]
+    fn hosts() {
+        check_authority("http://My_app-1.test.:80", "my_app-1.test.:80");
+        check_authority("xn--bcher-kva.example:80", "xn--bcher-kva.example:80");
+        check_authority("[fe80::1%eth0]:80", "[fe80::1%eth0]:80");
+        let longest = format!("{}:80", "a".repeat(253));
+        check_authority(&longest, &longest);
+        for bad in [
+            "http://a,status=200:80",
+            "a=b:80",
+            "a'b:80",
+            "[a.b]:80",
+            "[127.0.0.1]:80",
+            "[::1%]:80",
+            "[::1%a=b]:80",
+            "[::g]:80",
+            "a[::1]:80",
+            &format!("a{longest}"),
+        ] {
+            check_authority(bad, "error: has no valid host; expected 1 to 253 letters");
+        }
+        for bad in ["http://[::1]80:90", "[::1]a", "b\u{fc}cher:80", "a:80:90"] {
+            check_authority(bad, "error: is not a host and a port; expected http://host:port");
+        }
     }
 }

@@ -150,6 +150,12 @@ const SERVERS: &[(&str, &str, &str)] = &[
     ("https://a", "", "\"https://a\" has the scheme https; expected http://host:port"),
     ("http://a/b", "", "\"http://a/b\" has the path /b; expected http://host:port"),
     ("http://a@b:1", "", "\"http://a@b:1\" has a user name; expected http://host:port"),
+    (
+        "'http://a,b:80'",
+        "",
+        "\"http://a,b:80\" has no valid host; expected 1 to 253 letters, digits, dots, hyphens and \
+         underscores, or an address",
+    ),
     ("\"::1\"", "", "\"::1\" needs brackets and a port; expected [::1]:8080"),
     ("\"\"", "", "\"\" is not a host and a port; expected http://host:port"),
     ("[a]", "", "is a list; expected http://host:port"),
@@ -164,6 +170,11 @@ const SERVERS: &[(&str, &str, &str)] = &[
         "{host: 'http://a', port: 1}",
         ".host",
         "\"http://a\" is not a host; expected a name or an address, and its port in port",
+    ),
+    (
+        "{host: 'a=b', port: 1}",
+        ".host",
+        "\"a=b\" is not a host; expected a name or an address, and its port in port",
     ),
     ("{host: a, port: 0}", ".port", "0 is not a port; expected 1 to 65535"),
     ("{url: }", ".url", "has no value; expected http://host:port"),
