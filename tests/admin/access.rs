@@ -247,3 +247,26 @@ fn a_unix_socket_is_its_owners_alone_and_goes_with_the_process() {
     assert!(!path.exists());
     assert!(error_of(&command(&["list-servers", "--api", &contact])).contains(&contact));
 }
+
+#[test]
+fn the_end_of_an_old_process_leaves_a_newer_ones_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lb.sock");
+    let start = || {
+        let mut lb = lb_command();
+        lb.args(["0", "--api-port", "off", "--api-socket", path.to_str().unwrap()]);
+        let running = Running::start(lb);
+        running.line("ready proxy=");
+        running
+    };
+    let old = start();
+    fs::remove_file(&path).unwrap();
+    let new = start();
+    old.signal(Signal::TERM);
+    assert!(old.ended().0.success());
+    let answer = talk(UnixStream::connect(&path).unwrap(), "GET /servers HTTP/1.1\r\n\r\n");
+    assert!(answer.contains("200 OK"), "{answer}");
+    new.signal(Signal::TERM);
+    assert!(new.ended().0.success());
+    assert!(!path.exists());
+}

@@ -11,7 +11,7 @@ use std::{
     os::{
         fd::OwnedFd,
         unix::{
-            fs::{FileTypeExt, PermissionsExt},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
             net::{UnixListener as StdUnix, UnixStream},
         },
     },
@@ -63,20 +63,42 @@ const BACKLOG: i32 = 1024;
 /// How long accepting pauses when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A Unix socket's file, removed when dropped.
+/// A Unix socket's file, removed when dropped: before the socket ends, as until
+/// then no other file has its inode.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    path: PathBuf,
+    inode: Inode,
+}
+
+/// What a file is on this machine, by whatever path: its device and number.
+type Inode = (u64, u64);
+
+impl SocketFile {
+    /// The one that was bound at `path`.
+    fn at(path: &Path) -> io::Result<SocketFile> {
+        Ok(SocketFile { path: path.into(), inode: inode(path)? })
+    }
+}
+
+fn inode(path: &Path) -> io::Result<Inode> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
 
 impl fmt::Display for SocketFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unix:{}", self.0.display())
+        write!(f, "unix:{}", self.path.display())
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Whoever removed it before us wanted the same.
-        let _ = fs::remove_file(&self.0);
+        // Another process may have made its own there since.
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            // Whoever removed it before us wanted the same.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -84,7 +106,8 @@ impl Drop for SocketFile {
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     tcp: Option<(StdTcp, SocketAddr)>,
-    unix: Option<(StdUnix, PathBuf)>,
+    unix: Option<StdUnix>,
+    file: Option<SocketFile>,
 }
 
 impl Listeners {
@@ -98,8 +121,8 @@ impl Listeners {
             }
             opened => opened.transpose()?,
         };
-        let unix = api.socket.as_deref().map(open_unix).transpose()?;
-        Ok(Listeners { tcp, unix })
+        let (unix, file) = api.socket.as_deref().map(open_unix).transpose()?.unzip();
+        Ok(Listeners { tcp, unix, file })
     }
 
     /// The address that is listened on.
@@ -107,15 +130,15 @@ impl Listeners {
         self.tcp.as_ref().map(|(_, addr)| *addr)
     }
 
-    /// The file of the Unix socket, to be removed at the end.
-    pub(super) fn socket(&self) -> Option<SocketFile> {
-        self.unix.as_ref().map(|(_, path)| SocketFile(path.clone()))
+    /// Hands over the file of the Unix socket, to be removed at the end.
+    pub(super) fn take_socket_file(&mut self) -> Option<SocketFile> {
+        self.file.take()
     }
 
     /// Binds the sockets to the event loop of the calling thread.
     pub(super) fn register(self) -> io::Result<Registered> {
         let tcp = self.tcp.map(|(listener, _)| TcpListener::from_std(listener));
-        let unix = self.unix.map(|(listener, _)| UnixListener::from_std(listener));
+        let unix = self.unix.map(UnixListener::from_std);
         let room = Room::default();
         Ok(Registered { tcp: tcp.transpose()?, unix: unix.transpose()?, room })
     }
@@ -141,11 +164,10 @@ fn open_tcp(addr: SocketAddr) -> Result<(StdTcp, SocketAddr)> {
     Ok((listener, addr))
 }
 
-fn open_unix(path: &Path) -> Result<(StdUnix, PathBuf)> {
+fn open_unix(path: &Path) -> Result<(StdUnix, SocketFile)> {
     let what = || format!("cannot listen on {} for the admin API", path.display());
     remove_stale(path).with_context(what)?;
-    let listener = bind_private(path).with_context(what)?;
-    Ok((listener, path.to_owned()))
+    bind_private(path).with_context(what)
 }
 
 /// Makes way for a new socket, if the old one is nobody's.
@@ -169,15 +191,16 @@ fn remove_stale(path: &Path) -> Result<()> {
 
 /// Listens on a socket that is its owner's alone, from its first moment on: a
 /// socket's file gets the mode that the socket has when it is bound (Linux).
-fn bind_private(path: &Path) -> io::Result<StdUnix> {
+fn bind_private(path: &Path) -> io::Result<(StdUnix, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let own = fs::Permissions::from_mode(0o600);
     File::from(OwnedFd::from(socket.try_clone()?)).set_permissions(own.clone())?;
     socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::at(path)?;
     fs::set_permissions(path, own)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(OwnedFd::from(socket).into())
+    Ok((OwnedFd::from(socket).into(), file))
 }
 
 /// Sockets that listen on an event loop.

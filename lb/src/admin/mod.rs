@@ -74,6 +74,7 @@ pub struct Running {
     admin: Arc<Admin>,
     addr: Option<SocketAddr>,
     socket: Option<SocketFile>,
+    /// Behind the file, which goes before the socket does.
     _stop: oneshot::Sender<()>,
 }
 
@@ -127,8 +128,8 @@ pub fn start(api: &Api, control: Arc<Control>, metrics: Metrics) -> Result<Optio
     if token.is_none() && !bound.is_none_or(|address| address.is_loopback()) {
         refuse(bound)?;
     }
-    let listeners = Listeners::open(api)?;
-    let (addr, socket) = (listeners.addr(), listeners.socket());
+    let mut listeners = Listeners::open(api)?;
+    let (addr, socket) = (listeners.addr(), listeners.take_socket_file());
     if addr.is_none() && socket.is_none() {
         return Ok(None);
     }
