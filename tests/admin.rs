@@ -225,6 +225,30 @@ fn defaults_of_an_added_server_and_what_an_update_leaves_alone() {
 }
 
 #[test]
+fn no_answer_is_kept_or_taken_for_something_else() {
+    let api = start(&[]);
+    for (what, fields, code) in [
+        ("GET /", "Host: localhost", 200),
+        ("GET /servers", "Host: localhost", 200),
+        ("GET /changes", "Host: localhost", 200),
+        ("GET /metrics", "Host: localhost", 200),
+        ("GET /openapi.json", "Host: localhost", 200),
+        ("HEAD /live", "Host: localhost", 200),
+        ("GET /health", "Host: localhost", 503),
+        ("GET /nowhere", "Host: localhost", 404),
+        ("PUT /add", "Host: localhost", 405),
+        ("POST /add", "Host: localhost", 400),
+        ("GET /metrics", "Host: evil.example", 403),
+    ] {
+        let (status, head, _) = ask_with(api.port, &format!("{fields}\r\n"), what, "");
+        assert_eq!(status, code, "{what}: {head}");
+        for field in ["\r\ncache-control: no-store", "\r\nx-content-type-options: nosniff"] {
+            assert_eq!(head.matches(field).count(), 1, "{what}: {head}");
+        }
+    }
+}
+
+#[test]
 fn a_host_that_is_none_forges_no_line_of_the_log() {
     let api = start(&[]);
     for url in ["http://a,status=200:80", "http://[::1]80:90", &format!("{}:1", "a".repeat(60_000))]

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -87,7 +87,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = json(self.status, &self);
         if self.status == StatusCode::UNAUTHORIZED {
-            let challenge = header::HeaderValue::from_static("Bearer realm=\"lb\"");
+            let challenge = HeaderValue::from_static("Bearer realm=\"lb\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
@@ -99,6 +99,14 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     // Nothing that is answered has keys that are no strings, which alone fail.
     let mut text = serde_json::to_vec(value).unwrap_or_default();
     text.push(b'\n');
-    let kind = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    (status, kind, Body::from(text)).into_response()
+    (status, [(header::CONTENT_TYPE, "application/json")], Body::from(text)).into_response()
+}
+
+/// The answer as a browser may have it: not kept, as it is old in a moment and
+/// not for everybody, and not taken for something else than it says it is.
+pub(super) async fn as_it_says(mut answer: Response) -> Response {
+    let headers = answer.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
 }

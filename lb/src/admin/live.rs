@@ -240,6 +240,6 @@ pub(super) async fn watch(State(admin): State<Arc<Admin>>) -> Result<Response, P
             }
         }
     });
-    let kind = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    let kind = [(header::CONTENT_TYPE, "text/event-stream")];
     Ok((kind, Body::from_stream(events)).into_response())
 }

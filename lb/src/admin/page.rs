@@ -26,10 +26,8 @@ pub(super) async fn show() -> Result<Response, Problem> {
     let policy = policy(&nonce).map_err(|error| failed(&error))?;
     let fields = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_SECURITY_POLICY, policy),
         (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     ];
     Ok((fields, PAGE.replace(PLACE, &nonce)).into_response())

@@ -6,7 +6,7 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{Method, StatusCode, Uri, header},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn_with_state, map_response},
     response::{IntoResponse, Response},
 };
 use tokio::time::timeout;
@@ -17,7 +17,11 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Admin, answer::Problem, changes, guard::Entrance, health, live, metrics, page, servers,
+    Admin,
+    answer::{Problem, as_it_says},
+    changes,
+    guard::Entrance,
+    health, live, metrics, page, servers,
 };
 
 /// For a request's body and the head of its answer.
@@ -70,6 +74,7 @@ pub(super) fn router(admin: Arc<Admin>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(admin.clone(), guard))
+        .layer(map_response(as_it_says))
         .with_state(admin)
 }
 
