@@ -249,6 +249,20 @@ fn no_answer_is_kept_or_taken_for_something_else() {
 }
 
 #[test]
+fn a_body_of_nothing_but_mistakes_gets_no_endless_answer() {
+    let api = start(&[]);
+    let fields: Vec<_> = (0..5_000).map(|number| format!("\"f{number}\":0")).collect();
+    let body = format!("{{\"url\":\"a:1\",{}}}", fields.join(","));
+    let (status, text) = ask(api.port, "POST /add", &body);
+    assert_eq!(status, 422);
+    assert!(text.len() < body.len(), "{} bytes for {}", text.len(), body.len());
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    let told = answer["errors"].as_array().unwrap();
+    assert_eq!((told.len(), &told[100]["error"]), (101, &"4900 more mistakes".into()));
+    assert_eq!(servers(api.port).as_array().unwrap().len(), 0);
+}
+
+#[test]
 fn a_host_that_is_none_forges_no_line_of_the_log() {
     let api = start(&[]);
     for url in ["http://a,status=200:80", "http://[::1]80:90", &format!("{}:1", "a".repeat(60_000))]

@@ -12,9 +12,16 @@ use crate::config::{Authority, Invalid, StatusSet, invalid, parse_duration, pars
 /// How much of a wrong value a sentence repeats, in characters.
 const QUOTE_LIMIT: usize = 100;
 
+/// More mistakes than these are counted and not told: each is much longer than
+/// what may be wrong.
+const TOLD: usize = 100;
+
 /// The mistakes found so far.
 #[derive(Debug, Default)]
-pub(super) struct Judge(Vec<Mistake>);
+pub(super) struct Judge {
+    mistakes: Vec<Mistake>,
+    untold: usize,
+}
 
 impl Judge {
     /// The address of a server, which must be there.
@@ -88,10 +95,14 @@ impl Judge {
     }
 
     /// What was read, if nothing is wrong.
-    pub(super) fn finish<T>(self, read: Option<T>) -> Result<T, Problem> {
+    pub(super) fn finish<T>(mut self, read: Option<T>) -> Result<T, Problem> {
+        if self.untold > 0 {
+            let error = format!("{} more mistakes", self.untold);
+            self.mistakes.push(Mistake { error, ..Mistake::default() });
+        }
         match read {
-            Some(read) if self.0.is_empty() => Ok(read),
-            _ => Err(Problem::of_all(StatusCode::UNPROCESSABLE_ENTITY, self.0)),
+            Some(read) if self.mistakes.is_empty() => Ok(read),
+            _ => Err(Problem::of_all(StatusCode::UNPROCESSABLE_ENTITY, self.mistakes)),
         }
     }
 
@@ -114,8 +125,12 @@ impl Judge {
     }
 
     fn note(&mut self, error: String, field: &str, value: Option<Value>, expected: &str) {
+        if self.mistakes.len() == TOLD {
+            self.untold += 1;
+            return;
+        }
         let (field, expected) = (Some(field.into()), Some(expected.into()));
-        self.0.push(Mistake { error, field, value, expected });
+        self.mistakes.push(Mistake { error, field, value, expected });
     }
 }
 

@@ -374,7 +374,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         what: "a body with mistakes is obeyed where it is right",
         killed_by: "admin/api_mistakes",
         file: "admin/judge.rs",
-        find: "Some(read) if self.0.is_empty() => Ok(read),",
+        find: "Some(read) if self.mistakes.is_empty() => Ok(read),",
         replace: "Some(read) => Ok(read),",
     },
     Mutant {
