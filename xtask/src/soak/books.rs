@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use serde::Serialize;
 use testbed::{
     ledger::{self, Summary},
     log::{Event, EventKind, EventLog},
@@ -66,6 +67,15 @@ struct Account {
     rounds: Option<u32>,
 }
 
+/// What clients have seen so far, for the counters of `lb` to be held against.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Seen {
+    /// Whole answers of 2xx.
+    pub(super) answered: u64,
+    /// Requests without a whole answer: `lb` may have counted one for them.
+    pub(super) failed: u64,
+}
+
 /// What all closed accounts add up to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
@@ -79,6 +89,8 @@ pub(super) struct Totals {
     pub(super) error_count: usize,
     /// What the ledger complains of; no more than the first few.
     pub(super) violations: Vec<String>,
+    /// Of all accounts, the open ones included.
+    pub(super) seen: Seen,
 }
 
 /// All accounts.
@@ -102,11 +114,20 @@ impl Books {
         &self.totals
     }
 
+    /// Enters what clients and servers in this process have seen by now, and
+    /// returns what the clients have.
+    pub(super) fn catch_up(&mut self) -> Seen {
+        for event in self.inbox.take() {
+            self.enter(event);
+        }
+        self.totals.seen
+    }
+
     /// Enters what happened since the last round, `others` included, and closes
     /// what is long over.
     pub(super) fn round(&mut self, others: Vec<Event>) {
-        let news = self.inbox.take().into_iter().chain(others);
-        for event in news {
+        self.catch_up();
+        for event in others {
             self.enter(event);
         }
         let open = mem::take(&mut self.open).into_iter();
@@ -132,6 +153,11 @@ impl Books {
             return self
                 .totals
                 .violate(format!("nonce={nonce}: long over, and now {}", event.kind));
+        }
+        match event.kind {
+            EventKind::Answered { status: 200..=299, .. } => self.totals.seen.answered += 1,
+            EventKind::Failed { .. } => self.totals.seen.failed += 1,
+            _ => {}
         }
         let account = self.open.entry(nonce).or_default();
         if let EventKind::Answered { .. } | EventKind::Failed { .. } = event.kind {
@@ -266,6 +292,7 @@ mod tests {
         });
         let totals = totals.await;
         assert_eq!((totals.ledger.requests, totals.ledger.answered), (5, 5));
+        assert_eq!((totals.seen.answered, totals.seen.failed), (5, 0));
         assert_eq!((totals.error_count, totals.violations.len()), (0, 0));
     }
 
@@ -285,6 +312,7 @@ mod tests {
         });
         let totals = totals.await;
         assert_eq!((totals.error_count, totals.excused.len()), (2, 2), "{totals:?}");
+        assert_eq!((totals.seen.answered, totals.seen.failed), (0, 2));
         assert!(totals.errors[0].contains("status=500"), "{:?}", totals.errors);
     }
 

@@ -30,7 +30,7 @@ use serde::Serialize;
 use testbed::process::raise_descriptor_limit;
 
 use crate::programs;
-use books::Totals;
+use books::{Seen, Totals};
 use churn::{Counts, Plan};
 use report::Report;
 use run::{insisted, observe};
@@ -90,6 +90,10 @@ struct Sample {
     in_flight: u64,
     /// Of clients.
     connections: u64,
+    /// Answers of 2xx that the balancer has counted.
+    counted: u64,
+    /// What clients had seen before it was asked, and after.
+    seen: [Seen; 2],
     /// Small GETs on kept connections that were answered.
     requests: usize,
     p50_ms: f64,
@@ -99,6 +103,7 @@ struct Sample {
 /// What was seen in a run.
 struct Evidence {
     plan: Plan,
+    clients: usize,
     counts: Counts,
     totals: Totals,
     samples: Vec<Sample>,
@@ -208,18 +213,29 @@ mod tests {
             threads: 5,
             in_flight: 7,
             connections: 12,
+            counted: 100 * u64::from(second),
+            seen: [Seen { answered: 100 * u64::from(second), failed: 0 }; 2],
             requests: 100,
             p50_ms: 1.0,
             p99_ms: 5.0,
         };
         let time = Duration::from_secs(1800);
-        let look =
-            Look { life: 1, memory_kib: 9000, descriptors: 20, threads: 5, ..Look::default() };
+        let seen = Seen { answered: 180_000, failed: 0 };
+        let look = Look {
+            life: 1,
+            memory_kib: 9000,
+            descriptors: 20,
+            threads: 5,
+            counted: seen.answered,
+            ..Look::default()
+        };
         Evidence {
             plan: Plan { seed: 1, time, kills: 3, reloads: 2, restarts: 1 },
+            clients: 14,
             counts: Counts { kills: 3, reloads: 2, restarts: 1, ..Counts::default() },
             totals: Totals {
                 ledger: Summary { requests: 10, answered: 10, ..Summary::default() },
+                seen,
                 ..Totals::default()
             },
             samples: (0..1800).map(sample).collect(),

@@ -29,13 +29,14 @@ type Line = (&'static str, fn(&Sample) -> f64);
 
 /// All pictures of a run.
 pub(super) fn all(samples: &[Sample]) -> String {
-    let pictures: [(&str, &[Line]); 5] = [
+    let pictures: [(&str, &[Line]); 6] = [
         ("Memory, MiB", &[("heap and stacks", |s| s.memory_kib as f64 / 1024.0)]),
         (
             "Descriptors",
             &[("open", |s| s.descriptors as f64), ("client connections", |s| s.connections as f64)],
         ),
         ("Requests in flight", &[("in flight", |s| s.in_flight as f64)]),
+        ("Answers of 2xx, by lb's own count", &[("answers", |s| s.counted as f64)]),
         ("Requests a second", &[("requests", |s| s.requests as f64)]),
         ("Latency of small GETs, ms", &[("median", |s| s.p50_ms), ("p99", |s| s.p99_ms)]),
     ];
@@ -119,7 +120,7 @@ mod tests {
         let mut samples = evidence().samples;
         samples[0].life = 7;
         let svg = all(&samples);
-        assert_eq!((svg.matches("<svg").count(), svg.matches("class=\"mark\"").count()), (5, 5));
+        assert_eq!((svg.matches("<svg").count(), svg.matches("class=\"mark\"").count()), (6, 6));
         for number in svg.split(" d=\"").skip(1).flat_map(|path| {
             path.split('"').next().unwrap_or_default().split(['M', 'L', ' ']).skip(1)
         }) {

@@ -50,6 +50,7 @@ pub(super) async fn observe(options: &Options, lb: &Path, be: &Path) -> Result<E
     let stage = Arc::new(Stage { service, mortals, backends, disruptions, done, be });
     let evidence = Evidence {
         plan: options.plan(),
+        clients: options.clients.into(),
         counts: Counts::default(),
         totals: Totals::default(),
         samples: Vec::new(),
@@ -133,7 +134,10 @@ impl Run {
     }
 
     async fn sample(&mut self, began: Instant) -> Result<()> {
+        let before = self.books.catch_up();
         let look = self.stage.service.look().await.context("lb cannot be watched")?;
+        self.books.round(self.executed());
+        let after = self.books.totals().seen;
         let times = self.times.take();
         let quantile = |share: f64| {
             let place = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
@@ -147,11 +151,12 @@ impl Run {
             threads: look.threads,
             in_flight: look.in_flight,
             connections: look.connections,
+            counted: look.counted,
+            seen: [before, after],
             requests: times.len(),
             p50_ms: quantile(0.5),
             p99_ms: quantile(0.99),
         };
-        self.books.round(self.executed());
         self.evidence.samples.push(sample);
         let (totals, counts) = (self.books.totals(), self.stage.done.counts());
         self.progress.show(self.evidence.plan.time, &sample, totals, counts);

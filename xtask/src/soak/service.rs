@@ -52,6 +52,8 @@ pub(super) struct Look {
     pub(super) tasks: u64,
     pub(super) in_flight: u64,
     pub(super) connections: u64,
+    /// Answers of 2xx that it has counted in this life.
+    pub(super) counted: u64,
 }
 
 impl Service {
@@ -162,6 +164,7 @@ impl Service {
             tasks: metric("lb_tasks")?,
             in_flight: metric("lb_client_requests_in_flight")?,
             connections: metric("lb_client_connections")?,
+            counted: metric("lb_client_requests_total{code=\"2xx\"}")?,
         })
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Evidence, trend::Trend};
+use super::{Evidence, Sample, trend::Trend};
 
 /// How much memory may grow, as a share of its median.
 const GROWTH: f64 = 0.05;
@@ -66,19 +66,43 @@ pub(super) fn judge(evidence: &Evidence) -> Vec<Check> {
         failures.is_empty(),
         failures,
     ));
+    checks.push(counters(evidence));
     checks.push(memory(evidence));
     checks.push(threads(evidence));
     checks.push(rest(evidence));
     checks
 }
 
+/// What the last balancer counted, from the first look at it on: neither more nor
+/// less than the clients' books allow for. Each client has one request at a time,
+/// which may be on one side of the look here and on the other there.
+fn counters(evidence: &Evidence) -> Check {
+    let what = "lb's counters agree with the clients' books";
+    let Some(after) = evidence.after else {
+        return Check { what, holds: Some(false), seen: "nobody could look".into() };
+    };
+    let falls = |pair: &[Sample]| pair[0].life == pair[1].life && pair[0].counted > pair[1].counted;
+    if let Some(pair) = evidence.samples.windows(2).find(|pair| falls(pair)) {
+        let seen = format!("fell from {} to {}", pair[0].counted, pair[1].counted);
+        return Check { what, holds: Some(false), seen };
+    }
+    let first = evidence.samples.iter().find(|sample| sample.life == after.life);
+    let (begin, [before, behind]) =
+        first.map(|first| (first.counted, first.seen)).unwrap_or_default();
+    let (end, straddle) = (evidence.totals.seen, evidence.clients as u64);
+    let counted = after.counted.saturating_sub(begin);
+    let least = (end.answered - behind.answered).saturating_sub(straddle);
+    let most = end.answered + end.failed - before.answered - before.failed + straddle;
+    let seen = format!("{counted} answers of 2xx, expected {least} to {most}");
+    Check::new(what, (least..=most).contains(&counted), seen)
+}
+
 /// The samples of the balancer that lived longest.
 fn longest(evidence: &Evidence) -> Vec<(Duration, f64)> {
     let lives = evidence.samples.chunk_by(|a, b| a.life == b.life);
     let longest = lives.max_by_key(|samples| samples.len()).unwrap_or_default();
-    let point = |sample: &super::Sample| {
-        (Duration::from_secs_f64(sample.seconds), sample.memory_kib as f64)
-    };
+    let point =
+        |sample: &Sample| (Duration::from_secs_f64(sample.seconds), sample.memory_kib as f64);
     longest.iter().map(point).collect()
 }
 
@@ -130,7 +154,7 @@ fn rest(evidence: &Evidence) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::soak::{Sample, tests::evidence};
+    use crate::soak::tests::evidence;
 
     fn of<'a>(checks: &'a [Check], what: &str) -> &'a Check {
         checks.iter().find(|check| check.what.contains(what)).unwrap()
@@ -188,6 +212,9 @@ mod tests {
         check("outcome", |e| e.totals.ledger.open = 1);
         check("planned", |e| e.counts.restarts -= 1);
         check("follows", |e| e.failures.push("it ended".into()));
+        check("counters", |e| e.after.as_mut().unwrap().counted += 15);
+        check("counters", |e| e.after.as_mut().unwrap().counted -= 115);
+        check("counters", |e| e.samples[5].counted += 200);
         check("threads", |e| e.samples.push(Sample { threads: 9, ..e.samples[0] }));
         check("descriptors", |e| e.after.as_mut().unwrap().descriptors += 1);
         check("tasks", |e| e.after.as_mut().unwrap().tasks += 1);
