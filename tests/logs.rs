@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
     sync::{
@@ -11,7 +12,10 @@ use std::{
     thread,
 };
 
-use rustix::process::Signal;
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::Signal,
+};
 use serde_json::Value;
 
 use crate::{
@@ -185,6 +189,39 @@ fn a_full_disk_is_said_once_and_what_it_cost_when_there_is_room() {
     let printed = end(running);
     assert_eq!(printed.matches("No space left").count(), 1, "{printed}");
     assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn a_file_that_may_grow_no_more_is_as_a_full_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let program = lb();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -f 1; exec \"$@\"", "sh"]).arg(program.get_program());
+    limited.args(program.get_args()).args(["--port", "0", "--access-log"]).arg(&path);
+    limited.env_remove("RUST_LOG").stderr(Stdio::piped());
+    let running = Running::start(limited);
+    let port = running.port_after("ready proxy=");
+    // A block is 512 bytes or 1024, and a line is more than a hundred.
+    (0..20).for_each(|_| drop(get(port)));
+    running.line("cannot write to");
+    assert!(get(port).starts_with("HTTP/1.1 503"));
+    end(running);
+}
+
+#[test]
+fn a_log_is_not_for_everybody_and_a_pipe_without_a_reader_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let (running, _) = balance(&["--port", "0", "--access-log", path.to_str().unwrap()]);
+    end(running);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o137, 0);
+    let pipe = folder.path().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let flags = ["--port", "0", "--access-log", pipe.to_str().unwrap()];
+    let output = lb().args(flags).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("pipe: No such device"), "{said}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use lb::{
     server,
 };
 use rustix::{
-    process::{Resource, Rlimit, getrlimit, setrlimit},
+    process::{Resource, Rlimit, Signal, getrlimit, setrlimit},
     thread::disable_transparent_huge_pages,
 };
 use tokio::{
@@ -109,6 +109,7 @@ fn run(config: Config, source: Option<Source>) -> Result<()> {
         let hangups = hangups()?;
         let reload = async |control: Arc<Control>| reload::run(&control, source, hangups).await;
         reopen_on_signal(log.clone())?;
+        outlive_full_files()?;
         let ended = server::run(Tcp, config, log.clone(), stop, reload).await;
         // A reader that has stopped reading does not keep us here; what the
         // other logs have lost is said on standard error.
@@ -161,6 +162,13 @@ fn reopen_on_signal(log: Arc<AccessLog>) -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// A file that may grow no more (`ulimit -f`) is a write that fails, which the
+/// logs tell, not the end of the process.
+fn outlive_full_files() -> Result<()> {
+    let beyond = SignalKind::from_raw(Signal::XFSZ.as_raw());
+    signal(beyond).map(drop).context("cannot catch SIGXFSZ")
 }
 
 /// How many clients fit into `descriptors`: three fifths of them, as the others

@@ -12,7 +12,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     mem,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -29,6 +30,9 @@ use self::lines::Lines;
 
 /// Text that may wait to be written; what comes beyond it is dropped.
 const BUFFER_LIMIT: usize = 4 * 1024 * 1024;
+
+/// Who may read a log that is made: queries have secrets in them.
+const LOG_MODE: u32 = 0o640;
 
 /// How long text gathers before the next is written.
 const GATHER: Duration = Duration::from_millis(5);
@@ -49,7 +53,15 @@ impl Stream {
         match self {
             Stream::Stdout => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
             Stream::Stderr => Ok(io::stderr().as_fd().try_clone_to_owned()?.into()),
-            Stream::File(path) => OpenOptions::new().append(true).create(true).open(path),
+            Stream::File(path) => {
+                let flags = OFlags::NONBLOCK.bits() as i32;
+                let mut options = OpenOptions::new();
+                options.append(true).create(true).mode(LOG_MODE).custom_flags(flags);
+                // A pipe that nobody reads is an error, not something to wait for.
+                let file = options.open(path)?;
+                fcntl_setfl(&file, OFlags::APPEND)?;
+                Ok(file)
+            }
         }
     }
 }
