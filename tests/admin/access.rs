@@ -172,6 +172,25 @@ fn token_files_that_are_wrong_are_said() {
 }
 
 #[test]
+fn a_token_that_is_replaced_counts_at_once_and_the_one_before_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = token_file(folder.path(), "first\n");
+    let api = start(&["--api-token-file", &file]);
+    let post = |token: &str| {
+        let fields = format!("Host: localhost\r\nAuthorization: Bearer {token}\r\n");
+        ask_with(api.port, &fields, "POST /add", "{").0
+    };
+    assert_eq!((post("first"), post("second")), (400, 401));
+    token_file(folder.path(), "second\n");
+    assert_eq!((post("first"), post("second")), (401, 400));
+    api.lb.line("has changed: what it says counts");
+    fs::remove_file(&file).unwrap();
+    assert_eq!((post("first"), post("second")), (401, 400));
+    api.lb.line("the token before still counts");
+    assert!(!api.lb.printed().contains("second"));
+}
+
+#[test]
 fn a_taken_default_port_is_a_warning_and_one_that_was_asked_for_an_error() {
     // If somebody else has it, it is taken all the same.
     let _held = TcpListener::bind("127.0.0.1:8000");
@@ -190,6 +209,11 @@ fn a_taken_default_port_is_a_warning_and_one_that_was_asked_for_an_error() {
         text.contains(&format!("port {port} is taken; choose another with --api-port")),
         "{text}"
     );
+    // Whoever has a token for it would show it to whoever has its port.
+    let folder = tempfile::tempdir().unwrap();
+    let file = token_file(folder.path(), "s3cret");
+    let output = command(&["--port", "0", "--api-token-file", &file]);
+    assert!(error_of(&output).contains("port 8000 is taken"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use axum::http::{
     uri::{Authority, Uri},
 };
 
-use super::{answer::Problem, token::Token};
+use super::{answer::Problem, token::Secret};
 
 /// Where a request came in.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Guard {
     /// Names under which clients may ask, in lower case.
     pub(super) hosts: Vec<String>,
     /// What they have to show.
-    pub(super) token: Option<Token>,
+    pub(super) token: Secret,
 }
 
 impl Guard {
@@ -70,7 +70,7 @@ impl Guard {
     }
 
     fn check_token<B>(&self, request: &Request<B>, entrance: Entrance) -> Result<(), Problem> {
-        let Some(token) = &self.token else { return Ok(()) };
+        let Some(token) = self.token.current() else { return Ok(()) };
         // Where the socket is bound counts, not where the client is: a proxy
         // on this machine would make all of them local.
         let loopback = match entrance {
@@ -154,8 +154,11 @@ mod tests {
 
     /// Asks a guard of `bound`; the status of its answer, 200 if it lets pass.
     fn ask(bound: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
-        let guard =
-            Guard { bound: bound.parse().ok(), hosts: vec!["lb.example".into()], token: None };
+        let guard = Guard {
+            bound: bound.parse().ok(),
+            hosts: vec!["lb.example".into()],
+            token: Secret::default(),
+        };
         let local = match bound {
             "0.0.0.0" => "192.0.2.1",
             "::" => "::ffff:192.0.2.1",

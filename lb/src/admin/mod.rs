@@ -49,6 +49,7 @@ use crate::{
 use guard::{Entrance, Guard};
 use listen::{Listeners, SocketFile};
 use live::Live;
+use token::Secret;
 
 pub use token::Token;
 
@@ -120,12 +121,9 @@ pub fn start(api: &Api, control: Arc<Control>, metrics: Metrics) -> Result<Optio
     if api.listen.is_none() && api.socket.is_none() {
         return Ok(None);
     }
-    let token = Token::find(api.token_file.as_deref())?;
-    if let Some(file) = &api.token_file {
-        token::warn_if_open(file);
-    }
+    let token = Secret::find(api.token_file.as_deref())?;
     let bound = api.listen.map(|addr| addr.ip());
-    if token.is_none() && !bound.is_none_or(|address| address.is_loopback()) {
+    if token.current().is_none() && !bound.is_none_or(|address| address.is_loopback()) {
         refuse(bound)?;
     }
     let mut listeners = Listeners::open(api)?;
@@ -144,7 +142,7 @@ pub fn start(api: &Api, control: Arc<Control>, metrics: Metrics) -> Result<Optio
 /// The admin API for a caller in this process: without a socket, and with leave
 /// for all that the owner of the Unix socket may do.
 pub fn in_process(control: Arc<Control>, metrics: Metrics) -> Router {
-    let guard = Guard { bound: None, hosts: Vec::new(), token: None };
+    let guard = Guard { bound: None, hosts: Vec::new(), token: Secret::default() };
     let (stopping, live) = (AtomicBool::new(false), Live::default());
     let admin = Arc::new(Admin { control, metrics, guard, stopping, live });
     router::router(admin).layer(Extension(Entrance::Unix))

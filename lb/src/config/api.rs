@@ -19,8 +19,8 @@ pub const DEFAULT_API_PORT: u16 = 8000;
 pub struct Api {
     /// Where it listens; port 0 means any free one, `None` is nowhere.
     pub listen: Option<SocketAddr>,
-    /// Whether somebody asked for it. If not, `lb` does without where the port
-    /// is taken.
+    /// Whether somebody asked for it: names its address, its port, its hosts or its
+    /// token file. If not, `lb` does without where the port is taken.
     pub required: bool,
     /// The path of a Unix socket that it listens on too. Default none.
     pub socket: Option<PathBuf>,
@@ -78,7 +78,10 @@ impl Api {
         let address = keys.bind.unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST));
         Api {
             listen: port.map(|port| SocketAddr::new(address, port)),
-            required: keys.port.is_some() || keys.bind.is_some(),
+            required: keys.port.is_some()
+                || keys.bind.is_some()
+                || keys.token_file.is_some()
+                || keys.hosts.is_some(),
             socket: keys.socket,
             hosts: keys.hosts.unwrap_or_default(),
             token_file: keys.token_file,
