@@ -6,10 +6,14 @@ use std::{
     net::TcpStream,
     path::Path,
     process::Stdio,
+    thread,
 };
 
 use assert_cmd::Command;
-use rustix::process::Signal;
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::Signal,
+};
 use tempfile::TempDir;
 
 use crate::programs::{Running, be, lb_command};
@@ -133,6 +137,21 @@ error: lb.yaml:2: servers[0]: \"a\" has no port; expected http://host:port
     }
     let (code, _, stderr) = run(folder.path(), &["--config", "lb.toml"], "");
     assert_eq!((code, stderr.as_str()), (1, "error: lb.toml: there is no such file\n"));
+}
+
+#[test]
+fn a_pipe_is_read_once_and_never_again() {
+    let (_backend, server) = backend();
+    let folder = folder(&[]);
+    let pipe = folder.path().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let writer = pipe.clone();
+    let writes = thread::spawn(move || fs::write(writer, format!("servers: [{server}]\n")));
+    let (running, port) = start(folder.path(), &["--config", "pipe", "--port", "0"]);
+    writes.join().unwrap().unwrap();
+    running.signal(Signal::HUP);
+    running.line("everything stays as it was: it cannot be read: it is no regular file");
+    assert!(get(port).starts_with("HTTP/1.1 200"));
 }
 
 #[test]

@@ -225,6 +225,14 @@ fn a_log_is_not_for_everybody_and_a_pipe_without_a_reader_is_an_error() {
 }
 
 #[test]
+fn no_client_gives_orders_to_the_terminal_of_who_looks_at_debug() {
+    let (running, port) = balance(&["--port", "0", "--debug"]);
+    get_target(port, "/\u{9b}31m\u{2028}");
+    running.line("GET /\\u{9b}31m\\u{2028} HTTP/1.1");
+    assert!(!end(running).contains(['\u{9b}', '\u{2028}']));
+}
+
+#[test]
 fn sigusr1_without_a_file_changes_nothing() {
     let (running, port) = balance(&["0"]);
     running.signal(Signal::USR1);

@@ -5,7 +5,9 @@
 //! wrong changes nothing.
 
 use std::{
-    fs,
+    fs::{self, File},
+    hash::{DefaultHasher, Hasher},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,7 +19,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{config::Config, control::Control, service};
+use crate::{
+    config::{Config, MAX_BYTES},
+    control::Control,
+    service,
+};
 
 /// For how long nothing may happen to the file before it is read: editors
 /// write in pieces, or write another and rename it. Who reads half a file finds
@@ -38,8 +44,9 @@ pub struct Source {
 /// What happens to a file from now on.
 pub struct Watch {
     path: PathBuf,
-    /// What it said when it was last looked at; `None` if it was not there.
-    seen: Option<Vec<u8>>,
+    /// [`mark`] of what it said when it was last looked at; `None` if it was not
+    /// there.
+    seen: Option<u64>,
     /// Something may have changed.
     stirs: UnboundedReceiver<()>,
     /// Watches for as long as it lives.
@@ -52,7 +59,7 @@ impl Watch {
     pub fn start(path: &Path) -> Watch {
         let (stirred, stirs) = mpsc::unbounded_channel();
         let watcher = watch(path, stirred);
-        Watch { path: path.into(), seen: fs::read(path).ok(), stirs, watcher }
+        Watch { path: path.into(), seen: mark(path).ok(), stirs, watcher }
     }
 }
 
@@ -79,15 +86,18 @@ pub async fn run(control: &Control, source: Option<Source>, mut hangups: Unbound
                 async { while let Ok(Some(())) = timeout(QUIET, watch.stirs.recv()).await {} };
             let _ = timeout(BUSY_LIMIT, busy).await;
         }
-        // Gone for a moment while it is replaced, or for good.
-        let Ok(text) = fs::read(&watch.path) else {
-            if asked || watch.seen.take().is_some() {
-                refuse(control, &watch.path, "it cannot be read");
+        let marked = match mark(&watch.path) {
+            Ok(marked) => marked,
+            // Gone for a moment while it is replaced, or for good.
+            Err(error) => {
+                if asked || watch.seen.take().is_some() {
+                    refuse(control, &watch.path, &format!("it cannot be read: {error}"));
+                }
+                continue;
             }
-            continue;
         };
-        if asked || watch.seen.as_ref() != Some(&text) {
-            watch.seen = Some(text);
+        if asked || watch.seen != Some(marked) {
+            watch.seen = Some(marked);
             reload(control, &watch.path, &load);
         }
     }
@@ -108,6 +118,28 @@ fn reload(control: &Control, path: &Path, load: &dyn Fn() -> anyhow::Result<Conf
 fn refuse(control: &Control, path: &Path, why: &str) {
     control.reloads.failed();
     warn!("reload of {} refused, everything stays as it was: {why}", path.display());
+}
+
+/// A number for what the file says, as far as a configuration may go. Its text is not
+/// kept: it may be large.
+///
+/// # Errors
+/// It cannot be read, or only once, as a pipe: whoever looks would take it away.
+fn mark(path: &Path) -> io::Result<u64> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = BufReader::new(File::open(path)?.take(MAX_BYTES as u64 + 1));
+    let mut hasher = DefaultHasher::new();
+    loop {
+        let piece = text.fill_buf()?;
+        if piece.is_empty() {
+            return Ok(hasher.finish());
+        }
+        hasher.write(piece);
+        let length = piece.len();
+        text.consume(length);
+    }
 }
 
 /// Watches the file's folder, as the file itself may be replaced by another.

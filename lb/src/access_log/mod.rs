@@ -14,7 +14,12 @@ use clap::ValueEnum;
 use hyper::{Request, StatusCode, Version, body::Incoming, header::HeaderValue};
 use tokio::time::Instant;
 
-use crate::{balance::Failure, error::Reason, output::Output, upstream::Upstream};
+use crate::{
+    balance::Failure,
+    error::Reason,
+    output::{Escaped, Output},
+    upstream::Upstream,
+};
 
 /// One request, as its line tells it.
 pub struct Entry<'a> {
@@ -201,14 +206,16 @@ impl AccessLog {
         self.stdout.close().await;
     }
 
-    /// Prints the block of a request as it came.
+    /// Prints the block of a request as it came, but for what terminals obey.
     pub fn debug_request(&self, client: SocketAddr, request: &Request<Incoming>) {
         self.stdout.append(|text| {
             let _ = writeln!(text, "Received request from {}", client.ip());
             let target = request.uri().path_and_query().map_or("*", |path| path.as_str());
-            let _ = writeln!(text, "{} {target} {:?}", request.method(), request.version());
+            let (method, version) = (request.method(), request.version());
+            let _ = writeln!(text, "{method} {} {version:?}", Escaped(target));
             for (name, value) in request.headers() {
-                let _ = writeln!(text, "{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+                let value = String::from_utf8_lossy(value.as_bytes());
+                let _ = writeln!(text, "{name}: {}", Escaped(&value));
             }
             text.push(b'\n');
         });

@@ -4,8 +4,9 @@ use std::{io::Write as _, time::SystemTime};
 
 use super::{
     Entry, ID_LIMIT, outcome_of,
-    values::{ends_or_controls, millis, number, text, timestamp},
+    values::{millis, number, text, timestamp},
 };
+use crate::output::ends_or_controls;
 
 /// Appends the line of one request. Written by hand, not with `write!`: it is
 /// on the path of every request, and formatting would cost more than proxying.

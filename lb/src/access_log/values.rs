@@ -28,12 +28,6 @@ pub(super) fn timestamp(line: &mut Vec<u8>, wall: SystemTime) {
     line.push(b'Z');
 }
 
-/// Whether what reads lines, or shows them, may take the character for an end or an
-/// order: a control (above ASCII, too), or U+2028 or U+2029.
-pub(super) fn ends_or_controls(char: char) -> bool {
-    char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
-}
-
 pub(super) fn text(line: &mut Vec<u8>, key: &str, value: &str) {
     line.extend_from_slice(key.as_bytes());
     line.extend_from_slice(value.as_bytes());

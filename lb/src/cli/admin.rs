@@ -14,6 +14,7 @@ use hyper::Method;
 use serde_json::{Map, Number, Value, json};
 
 use super::ask::Contact;
+use crate::output::Escaped;
 
 /// A command for a running `lb`.
 #[derive(Debug, Subcommand)]
@@ -186,7 +187,7 @@ fn table(servers: &Value) -> String {
     let cell = |server: &Value, field| match &server[field] {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => Escaped(text).to_string(),
         other => other.to_string(),
     };
     let mut lines = vec![COLUMNS.map(|(heading, _)| heading.to_owned())];

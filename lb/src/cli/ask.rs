@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     admin::Token,
     config::{Authority, DEFAULT_API_PORT, Invalid},
+    output::Escaped,
     upstream::known_addresses,
 };
 
@@ -156,7 +157,7 @@ fn judge(address: &Address, status: StatusCode, text: &[u8]) -> Result<Value> {
             "{address} answered {status}, and not as lb's admin API does; is something else listening there? --api-port or --api says where lb is"
         );
     }
-    bail!("{}", sentences.join("; "))
+    bail!("{}", Escaped(&sentences.join("; ")))
 }
 
 #[cfg(test)]
@@ -179,6 +180,7 @@ mod tests {
         check(404, "not found", "127.0.0.1:8000 answered 404 Not Found, and not as lb's");
         check(404, "{\"message\":\"no\"}", "and not as lb's");
         check(409, "{\"error\":\"server x already exists\"}", "server x already exists");
+        check(409, "{\"error\":\"a\\nerror: b\\u001b[2J\"}", "a\\u{a}error: b\\u{1b}[2J");
         check(422, "{\"error\":\"a\",\"errors\":[{\"error\":\"a\"},{\"error\":\"b\"}]}", "a; b");
     }
 }

@@ -38,7 +38,7 @@ pub(crate) use self::{
         Api as ApiKeys, File, Health as HealthKeys, Logs as LogKeys, Server as ServerKeys,
         Timeouts as TimeoutKeys,
     },
-    read::{read, read_from},
+    read::{MAX_BYTES, read, read_from},
     servers::Entry,
     values::invalid,
 };

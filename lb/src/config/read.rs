@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The largest file that is read, in bytes.
-const MAX_BYTES: usize = 8 << 20;
+pub(crate) const MAX_BYTES: usize = 8 << 20;
 
 /// What the file at `path` says.
 ///

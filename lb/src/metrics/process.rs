@@ -14,7 +14,8 @@ use super::families::Families;
 /// What `/proc` says of this process.
 struct Usage {
     cpu_seconds: f64,
-    start_time_seconds: f64,
+    /// `None` where the kernel does not say when it was started itself (`subset=pid`).
+    start_time_seconds: Option<f64>,
     resident_bytes: u64,
     virtual_bytes: u64,
     threads: u64,
@@ -34,7 +35,9 @@ impl Usage {
         };
         Ok(Usage {
             cpu_seconds: seconds(stat.utime + stat.stime),
-            start_time_seconds: boot_time_secs()? as f64 + seconds(stat.starttime),
+            start_time_seconds: boot_time_secs()
+                .ok()
+                .map(|boot| boot as f64 + seconds(stat.starttime)),
             resident_bytes: stat.rss_bytes().get(),
             virtual_bytes: stat.vsize,
             threads: stat.num_threads.unsigned_abs(),
@@ -55,7 +58,7 @@ pub(super) fn encode(families: &mut Families<'_>) -> fmt::Result {
     families.gauge(
         "process_start_time_seconds",
         "Start time of the process since unix epoch in seconds.",
-        [(vec![], usage.start_time_seconds)],
+        usage.start_time_seconds.map(|seconds| (vec![], seconds)),
     )?;
     families.gauge(
         "process_resident_memory_bytes",

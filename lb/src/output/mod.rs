@@ -5,6 +5,7 @@
 //! and no change of state: text is appended to memory and written elsewhere.
 //! What comes beyond a bound is dropped and counted, never waited for.
 
+mod escaped;
 mod lines;
 
 use std::{
@@ -27,6 +28,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::lines::Lines;
+
+pub(crate) use self::escaped::{Escaped, ends_or_controls};
 
 /// Text that may wait to be written; what comes beyond it is dropped.
 const BUFFER_LIMIT: usize = 4 * 1024 * 1024;
