@@ -35,9 +35,15 @@ const MORE: &str = r#".SH SIGNALS
 SIGTERM, SIGINT
 Finish what is in flight, for at most \fB\-\-drain\-timeout\fR, and end. A second one ends at once.
 .TP
+SIGHUP
+Read the configuration file again. One that is wrong changes nothing.
+.TP
 SIGUSR1
 Open the file of \fB\-\-access\-log\fR anew, after it was renamed.
 .SH ENVIRONMENT
+.TP
+LB_API_TOKEN
+The token of the admin API, where \fB\-\-api\-token\-file\fR names no file; the commands show it, too.
 .TP
 RUST_LOG
 What goes to standard error, in the syntax of tracing\-subscriber: \fBwarn\fR, or \fBinfo,lb::health=debug\fR. Wins over \fB\-\-log\-level\fR.
