@@ -155,3 +155,24 @@ fn watch(path: &Path, stirred: mpsc::UnboundedSender<()>) -> notify::Result<Reco
     watcher.watch(folder.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_of_a_file_is_read_than_a_configuration_may_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lb.yaml");
+        let marked = |change: usize| {
+            let mut text = vec![b'#'; MAX_BYTES + 1000];
+            text[change] = b'!';
+            fs::write(&path, text).unwrap();
+            mark(&path).unwrap()
+        };
+        let first = marked(0);
+        assert!([1, 4096, MAX_BYTES].into_iter().all(|change| marked(change) != first));
+        assert_eq!(marked(MAX_BYTES + 1), marked(MAX_BYTES + 999));
+        assert!(mark(folder.path()).is_err());
+    }
+}
