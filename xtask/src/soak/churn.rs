@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// The share of the time in which restarts happen: the last balancer lives long
 /// enough for its memory to be judged.
-pub(super) const RESTARTING: f64 = 0.3;
+const RESTARTING: f64 = 0.3;
 
 /// From one rotation of the access log to the next.
 const ROTATION: Duration = Duration::from_secs(20);

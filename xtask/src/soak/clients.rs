@@ -64,11 +64,11 @@ const HABITS: [Habit; 14] = [
 
 /// How long small GETs on kept connections took; clones share it.
 #[derive(Clone, Default)]
-struct Times(Arc<Mutex<Vec<Duration>>>);
+pub(super) struct Times(Arc<Mutex<Vec<Duration>>>);
 
 impl Times {
     /// All since the last time, in ascending order.
-    fn take(&self) -> Vec<Duration> {
+    pub(super) fn take(&self) -> Vec<Duration> {
         let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut times = std::mem::take(&mut *times);
         times.sort_unstable();
@@ -80,54 +80,21 @@ impl Times {
     }
 }
 
-/// Those of a balancer, as many as are wanted at a time.
-pub(super) struct Clients {
-    addr: SocketAddr,
-    log: EventLog,
-    seed: u64,
-    times: Times,
-    all: JoinSet<()>,
-    /// How many there have been.
-    count: usize,
-}
-
-impl Clients {
-    /// None yet, of the balancer at `addr`.
-    pub(super) fn new(addr: SocketAddr, log: &EventLog, seed: u64) -> Clients {
-        let (log, times, all) = (log.clone(), Times::default(), JoinSet::new());
-        Clients { addr, log, seed, times, all, count: 0 }
+/// Starts `count` clients of the balancer at `addr`, which go on until `stop`.
+pub(super) fn start(
+    (addr, log): (SocketAddr, &EventLog),
+    (count, seed): (usize, u64),
+    times: &Times,
+    stop: &watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let mut all = JoinSet::new();
+    for (number, habit) in (0..count).zip(HABITS.into_iter().cycle()) {
+        let client = Client::new(&format!("c{number}"), addr, log);
+        let random = Rng::with_seed(seed.wrapping_mul(1000).wrapping_add(number as u64));
+        let one = One { client, habit, random, times: times.clone() };
+        all.spawn(one.go_on(stop.clone()));
     }
-
-    /// Starts `count` more, which go on until told to stop, or for `limit`.
-    pub(super) fn start(
-        &mut self,
-        count: usize,
-        limit: Option<Duration>,
-        stop: &watch::Receiver<bool>,
-    ) {
-        let end = limit.map(|limit| Instant::now() + limit);
-        for (number, habit) in (self.count..self.count + count).zip(HABITS.into_iter().cycle()) {
-            let client = Client::new(&format!("c{number}"), self.addr, &self.log);
-            let random = Rng::with_seed(self.seed.wrapping_mul(1000).wrapping_add(number as u64));
-            let one = One { client, habit, random, times: self.times.clone() };
-            self.all.spawn(one.go_on(end, stop.clone()));
-        }
-        self.count += count;
-    }
-
-    /// How long small GETs took since this was last asked, in ascending order.
-    pub(super) fn times(&self) -> Vec<Duration> {
-        self.times.take()
-    }
-
-    /// Waits until all have stopped, for `limit`; then they are given up.
-    /// Returns whether that was needless.
-    pub(super) async fn ended(&mut self, limit: Duration) -> bool {
-        let ended = async { while self.all.join_next().await.is_some() {} };
-        let in_time = timeout(limit, ended).await.is_ok();
-        self.all.shutdown().await;
-        in_time
-    }
+    all
 }
 
 struct One {
@@ -138,9 +105,9 @@ struct One {
 }
 
 impl One {
-    async fn go_on(mut self, end: Option<Instant>, stop: watch::Receiver<bool>) {
+    async fn go_on(mut self, stop: watch::Receiver<bool>) {
         self.client.fresh(matches!(self.habit, Habit::ReadsOnce));
-        while !*stop.borrow() && end.is_none_or(|end| Instant::now() < end) {
+        while !*stop.borrow() {
             self.ask().await;
             sleep(Duration::from_millis(self.random.u64(0..PAUSE_MS))).await;
         }

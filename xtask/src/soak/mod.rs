@@ -103,7 +103,6 @@ struct Sample {
 /// What was seen in a run.
 struct Evidence {
     plan: Plan,
-    /// At a time, at most.
     clients: usize,
     counts: Counts,
     totals: Totals,

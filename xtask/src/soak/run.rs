@@ -10,31 +10,23 @@ use testbed::{backend::Backend, log::Event};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
     Evidence, Options, Sample,
     books::{Books, Inbox, Totals},
     churn::{Counts, Done, NAMES, Stage},
-    clients::Clients,
+    clients::{self, Times},
     disruptions::Disruptions,
     progress::Progress,
     servers::Mortal,
     service::{Look, Service},
-    verdict,
 };
 
 /// How long what was asked of `lb` may take to be over, when nothing more is.
 const REST: Duration = Duration::from_secs(30);
-
-/// How many times more clients there are for [`SURGE`] when the last balancer begins:
-/// what it keeps for later, it keeps then, and what grows after that is no warming up.
-const SURGE_FACTOR: usize = 3;
-
-/// How long they stay: their last requests, too, are over within the
-/// [`WARM_UP`](super::verdict::WARM_UP).
-const SURGE: Duration = Duration::from_secs(40);
 
 /// How long clients may take for what they have begun.
 const LAST_REQUESTS: Duration = Duration::from_secs(60);
@@ -67,11 +59,11 @@ pub(super) async fn observe(options: &Options, lb: &Path, be: &Path) -> Result<E
         failures: Vec::new(),
     };
     let (stop, stopped) = watch::channel(false);
-    let mut clients = Clients::new(stage.service.addr()?, &log, options.seed);
-    clients.start(evidence.clients, None, &stopped);
-    let mut run = Run { stage, books, clients, evidence, progress: Progress::new() };
-    run.load(&stopped).await;
-    run.settle(stop).await;
+    let (times, load) = (Times::default(), (options.clients.into(), options.seed));
+    let clients = clients::start((stage.service.addr()?, &log), load, &times, &stopped);
+    let mut run = Run { stage, books, times, evidence, progress: Progress::new() };
+    run.load().await;
+    run.settle(stop, clients).await;
     Ok(run.end().await)
 }
 
@@ -100,7 +92,7 @@ async fn at_rest(stage: &Stage, before: Option<Look>) -> Result<Look> {
 struct Run {
     stage: Arc<Stage>,
     books: Books,
-    clients: Clients,
+    times: Times,
     evidence: Evidence,
     progress: Progress,
 }
@@ -108,16 +100,13 @@ struct Run {
 impl Run {
     /// Until everything planned has happened, something fails, or somebody asks
     /// for the end.
-    async fn load(&mut self, stopped: &watch::Receiver<bool>) {
+    async fn load(&mut self) {
         let began = Instant::now();
         let mut churn = self.stage.churn(self.evidence.plan);
         let mut seconds = interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
         seconds.tick().await;
         let mut end = std::pin::pin!(asked_to_end());
-        let plan = self.evidence.plan;
-        let mut surge =
-            verdict::judges_memory(plan).then_some(SURGE_FACTOR * self.evidence.clients);
         loop {
             tokio::select! {
                 ended = churn.join_next() => match ended {
@@ -132,12 +121,6 @@ impl Run {
                 _ = seconds.tick() => {
                     if let Err(error) = self.sample(began).await {
                         return self.failed(&error).await;
-                    }
-                    if self.stage.done.counts().restarts == plan.restarts
-                        && let Some(more) = surge.take()
-                    {
-                        self.clients.start(more, Some(SURGE), stopped);
-                        self.evidence.clients += more;
                     }
                 }
             }
@@ -155,7 +138,7 @@ impl Run {
         let look = self.stage.service.look().await.context("lb cannot be watched")?;
         self.books.round(self.executed());
         let after = self.books.totals().seen;
-        let times = self.clients.times();
+        let times = self.times.take();
         let quantile = |share: f64| {
             let place = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
             times.get(place).map_or(0.0, |time| time.as_secs_f64() * 1e3)
@@ -186,17 +169,19 @@ impl Run {
     }
 
     /// All servers come back, the clients finish, and `lb` comes to rest.
-    async fn settle(&mut self, stop: watch::Sender<bool>) {
+    async fn settle(&mut self, stop: watch::Sender<bool>, mut clients: JoinSet<()>) {
         if self.evidence.failures.is_empty()
             && let Err(error) = self.stage.heal().await
         {
             self.failed(&error.context("after healing")).await;
         }
         stop.send_replace(true);
-        if !self.clients.ended(LAST_REQUESTS).await {
+        let ended = timeout(LAST_REQUESTS, async { while clients.join_next().await.is_some() {} });
+        if ended.await.is_err() {
             let text = format!("clients wait for answers for {LAST_REQUESTS:?}");
             self.evidence.failures.push(text);
         }
+        clients.shutdown().await;
         match at_rest(&self.stage, self.evidence.before).await {
             Ok(after) => self.evidence.after = Some(after),
             Err(error) => self.evidence.failures.push(format!("at rest: {error:#}")),

@@ -4,26 +4,16 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{
-    Evidence, Sample,
-    churn::{Plan, RESTARTING},
-    trend::Trend,
-};
+use super::{Evidence, Sample, trend::Trend};
 
 /// How much memory may grow, as a share of its median.
 const GROWTH: f64 = 0.05;
 
 /// Memory is not judged before this: pools and buffers fill.
-pub(super) const WARM_UP: Duration = Duration::from_secs(60);
+const WARM_UP: Duration = Duration::from_secs(60);
 
 /// Nor over less than this: a percent of the noise would be one of the trend.
 const LEAST: Duration = Duration::from_secs(300);
-
-/// Whether the last balancer of a run lives long enough for its memory to be judged.
-pub(super) fn judges_memory(plan: Plan) -> bool {
-    let restarting = if plan.restarts > 0 { RESTARTING } else { 0.0 };
-    plan.time.mul_f64(1.0 - restarting) >= WARM_UP + LEAST
-}
 
 /// One thing that was judged.
 #[derive(Clone, Debug, Serialize)]
@@ -195,17 +185,6 @@ mod tests {
             }
             let checks = judge(&leaking);
             assert_eq!(of(&checks, "memory").holds, Some(false), "{checks:#?}");
-        }
-    }
-
-    #[test]
-    fn memory_is_judged_of_six_minutes_behind_the_restarts() {
-        for (minutes, restarts, judged) in
-            [(6, 0, true), (8, 1, false), (9, 1, true), (5, 0, false)]
-        {
-            let time = Duration::from_secs(60 * minutes);
-            let plan = Plan { seed: 1, time, kills: 0, reloads: 0, restarts };
-            assert_eq!(judges_memory(plan), judged, "{plan:?}");
         }
     }
 
