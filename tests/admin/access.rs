@@ -63,6 +63,8 @@ fn a_token_is_asked_for_in_constant_words() {
         assert!(head.contains("www-authenticate: bearer"), "{head}");
         assert!(body.contains("\"field\":\"Authorization\"") && !body.contains("s3cret"), "{body}");
     }
+    let (_, _, metrics) = ask_with(api.port, "Host: localhost\r\n", "GET /metrics", "");
+    assert!(metrics.contains("lb_admin_refusals_total{code=\"401\"} 3\n"), "{metrics}");
     // On loopback whoever is there may look.
     assert_eq!(servers(api.port).as_array().unwrap().len(), 0);
     assert_eq!(post("Authorization: bearer s3cret\r\n").0, 200);

@@ -84,8 +84,9 @@ async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) ->
         Some(entrance) => admin.guard.check(&request, entrance),
         None => Err(Problem::new(StatusCode::FORBIDDEN, "nobody knows where this came in")),
     };
-    if let Err(problem) = checked {
-        return problem.into_response();
+    if let Err(refusal) = checked.map_err(Problem::into_response) {
+        admin.metrics.count_refusal(refusal.status());
+        return refusal;
     }
     timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| {
         let error = format!("the request's body did not come within {PATIENCE:?}");

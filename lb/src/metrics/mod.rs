@@ -11,10 +11,14 @@ mod servers;
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::SystemTime,
 };
 
+use hyper::StatusCode;
 use prometheus_client::{
     collector::Collector, encoding::DescriptorEncoder, encoding::text, registry::Registry,
 };
@@ -30,18 +34,29 @@ use crate::{
 
 pub use families::Format;
 
+/// The statuses with which the admin API's guard turns requests away.
+const REFUSALS: [&str; 3] = ["400", "401", "403"];
+
 /// The metrics of a running balancer; shared by all who are asked for them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     control: Arc<Control>,
     shared: Arc<Shared>,
     log: Arc<AccessLog>,
+    refusals: Arc<[AtomicU64; REFUSALS.len()]>,
 }
 
 impl Metrics {
     /// Of the balancer that `control` changes and whose workers share `shared`.
     pub fn new(control: Arc<Control>, shared: Arc<Shared>, log: Arc<AccessLog>) -> Metrics {
-        Metrics { control, shared, log }
+        Metrics { control, shared, log, refusals: Arc::default() }
+    }
+
+    /// Counts a request that the admin API's guard turned away with this status.
+    pub fn count_refusal(&self, status: StatusCode) {
+        if let Some(place) = REFUSALS.iter().position(|code| *code == status.as_str()) {
+            self.refusals[place].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// All metrics as they stand. Takes the cluster's lock for a moment and
@@ -128,6 +143,15 @@ impl Metrics {
             "lb_access_log_lines_dropped_total",
             "Lines of the access log that came faster than they could be written, or not at all.",
             [(vec![], self.log.lost())],
+        )?;
+        families.counter(
+            "lb_admin_refusals_total",
+            "Requests that the admin API turned away before any route, by status: 401 for a \
+             wrong token or none, 403 for a name or a page that is not its own.",
+            REFUSALS
+                .into_iter()
+                .zip(self.refusals.iter())
+                .map(|(code, count)| (vec![("code", code)], count.load(Ordering::Relaxed))),
         )?;
         families.gauge(
             "lb_workers",

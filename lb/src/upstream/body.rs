@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::{HeaderMap, body::Incoming};
 use tokio::time::Instant;
 
+use super::make_room;
 use crate::{error::Reason, worker::OwnLoad};
 
 /// How much of a body is kept, so that a failed attempt can be repeated.
@@ -207,6 +208,7 @@ impl Source {
         self.load.stats.body_bytes.add(data.len() as u64);
         self.whole &= self.read_bytes <= KEPT_BYTES as u64;
         if self.whole {
+            make_room(&mut self.kept, data.len());
             self.kept.extend_from_slice(data);
         } else {
             self.kept = Vec::new();

@@ -100,3 +100,27 @@ pub fn known_addresses(authority: &Authority) -> Vec<SocketAddr> {
         Err(_) => Vec::new(),
     }
 }
+
+/// Lets `buffer` take so many more bytes. It grows to powers of two: of few sizes
+/// the allocator keeps little that is free.
+fn make_room(buffer: &mut Vec<u8>, more: usize) {
+    let needed = buffer.len() + more;
+    if needed > buffer.capacity() {
+        buffer.reserve_exact(needed.next_power_of_two() - buffer.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::make_room;
+
+    #[test]
+    fn buffers_grow_to_powers_of_two() {
+        let mut buffer = Vec::new();
+        for (more, size) in [(1, 1), (4, 8), (0, 8), (3, 8), (1000, 1024), (64 << 10, 128 << 10)] {
+            make_room(&mut buffer, more);
+            buffer.resize(buffer.len() + more, 0);
+            assert_eq!(buffer.capacity(), size, "after {more} more");
+        }
+    }
+}

@@ -147,6 +147,7 @@ impl<N: Net> Pool<N> {
             return;
         }
         connection.used = now;
+        connection.wire.shrink();
         let mut idle = self.idle.borrow_mut();
         if std::mem::take(&mut connection.extra) && !idle.is_empty() {
             idle.remove(0);

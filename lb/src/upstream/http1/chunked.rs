@@ -5,7 +5,7 @@ use http_body::Frame;
 use httparse::EMPTY_HEADER;
 
 use super::{
-    WireError,
+    PIECE_BYTES, WireError,
     answer::{FIELD_LIMIT, collect},
 };
 use crate::framing::head_end;
@@ -56,7 +56,8 @@ impl Decoder {
                 Decoder::Data(0) => *self = Decoder::DataEnd,
                 Decoder::Data(_) if ahead.is_empty() => return Ok(Step::More),
                 Decoder::Data(left) => {
-                    let own = ahead.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    let there = ahead.len().min(PIECE_BYTES);
+                    let own = there.min(usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= own as u64;
                     return Ok(Step::Frame(Frame::data(ahead.split_to(own).freeze())));
                 }

@@ -35,12 +35,17 @@ use crate::net::SharedStream;
 /// The largest head of an answer.
 const HEAD_LIMIT: usize = 256 * 1024;
 
-/// How much of a body is read at a time, at most.
-const READ_BYTES: usize = 64 * 1024;
+/// The buffer of a body, unless less of it is to come. Its size and those below
+/// it are powers of two: of few sizes the allocator keeps little that is free.
+const BODY_BYTES: usize = 64 * 1024;
 
-/// Room that a read is not expected to fill: the event loop takes a full read
-/// for a sign that more is there.
+/// The part of it that a read is not expected to fill: the event loop takes a
+/// full read for a sign that more is there.
 const SPARE_BYTES: usize = 1024;
+
+/// How much of a body is handed on at a time, at most: hyper copies it into a
+/// buffer that doubles, with up to 64 bytes that make a chunk of it.
+const PIECE_BYTES: usize = 4 * 1024 - 64;
 
 /// Why an exchange with a server came to nothing.
 #[derive(Debug, Error)]
@@ -69,6 +74,8 @@ pub struct Wire<S> {
     detached: Option<Detached>,
     /// Read, and not yet understood.
     ahead: BytesMut,
+    /// Whether a body has made `ahead` larger than a head needs.
+    enlarged: bool,
     incoming: Incoming,
     /// Whether the server keeps the connection after this answer.
     keep: bool,
@@ -106,6 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
             upload: Upload::default(),
             detached: None,
             ahead: BytesMut::new(),
+            enlarged: false,
             incoming: Incoming::Over,
             keep: true,
         }
@@ -174,6 +182,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
     pub fn is_reusable(&self) -> bool {
         let sent = self.upload.is_over() && self.detached.is_none();
         self.is_over() && sent && self.keep && self.ahead.is_empty()
+    }
+
+    /// Gives back what only the message before needed.
+    pub fn shrink(&mut self) {
+        if std::mem::take(&mut self.enlarged) {
+            self.ahead = BytesMut::new();
+        }
+        self.upload.shrink();
     }
 
     /// Sends the request and reads the answer's head; `scratch` is room for
@@ -276,7 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
 
     /// The next piece of what has been read.
     fn next_frame(&mut self) -> Result<Step, WireError> {
-        let there = self.ahead.len();
+        let there = self.ahead.len().min(PIECE_BYTES);
         let own = match &mut self.incoming {
             Incoming::Over | Incoming::Length(0) => return Ok(Step::End),
             Incoming::Awaited => return Err(WireError::Garbage("a body without a head")),
@@ -295,11 +311,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
-        let room = match self.incoming {
-            Incoming::Length(left) => usize::try_from(left).unwrap_or(READ_BYTES).min(READ_BYTES),
-            _ => READ_BYTES,
+        let most = BODY_BYTES - SPARE_BYTES;
+        let expected = match self.incoming {
+            Incoming::Length(left) => usize::try_from(left).unwrap_or(most).min(most),
+            _ => most,
         };
-        self.ahead.reserve(room + SPARE_BYTES);
+        let size = (expected + SPARE_BYTES).next_power_of_two();
+        if !self.ahead.try_reclaim(size.saturating_sub(self.ahead.len()).max(1)) {
+            let mut buffer = BytesMut::with_capacity(size);
+            buffer.extend_from_slice(&self.ahead);
+            self.ahead = buffer;
+            self.enlarged = true;
+        }
         let mut stream = self.stream.borrow_mut();
         let read = pin!(stream.read_buf(&mut self.ahead));
         read.poll(cx).map_err(WireError::Broken)
@@ -308,5 +331,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
     /// The socket, and what was read behind the last message.
     pub fn into_parts(self) -> (SharedStream<S>, BytesMut) {
         (SharedStream(self.stream), self.ahead)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Reads a body of so many zeros to its end, the first `early` of which came
+    /// with the head; the largest buffer on the way.
+    async fn read(wire: &mut Wire<tokio::io::DuplexStream>, incoming: Incoming) -> (usize, usize) {
+        wire.incoming = incoming;
+        let (mut length, mut largest) = (0, 0);
+        while let Some(frame) = poll_fn(|cx| wire.poll_body(cx)).await {
+            let data = frame.unwrap().into_data().unwrap();
+            assert!(data.len() <= PIECE_BYTES, "{} bytes at once", data.len());
+            length += data.len();
+            largest = largest.max(wire.ahead.capacity() + data.len());
+        }
+        (length, largest)
+    }
+
+    #[tokio::test]
+    async fn the_buffer_of_a_body_has_its_size_and_is_given_back() {
+        for early in [0, 100, 5_000, 16 << 10] {
+            let (stream, mut server) = tokio::io::duplex(1 << 20);
+            let mut wire = Wire::new(stream);
+            wire.ahead.extend_from_slice(&vec![0; early]);
+            server.write_all(&vec![0; 500_000]).await.unwrap();
+            let (length, largest) = read(&mut wire, Incoming::Length(400_000)).await;
+            assert_eq!(length, 400_000);
+            assert!(largest <= BODY_BYTES, "{largest} bytes, {early} of them early");
+            let ahead = wire.ahead.split();
+            drop(server);
+            let (length, _) = read(&mut wire, Incoming::UntilClose).await;
+            assert_eq!(ahead.len() + length, 100_000 + early);
+            wire.shrink();
+            assert_eq!(wire.ahead.capacity(), 0);
+        }
     }
 }

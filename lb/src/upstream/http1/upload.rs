@@ -17,11 +17,20 @@ use hyper::{
 use tokio::io::AsyncWrite;
 
 use super::WireError;
-use crate::{headers::may_trail, upstream::AttemptBody};
+use crate::{
+    headers::may_trail,
+    upstream::{AttemptBody, make_room},
+};
 
 /// Pieces of a body up to this size are copied behind what is to be written
 /// anyway: one write is cheaper than two.
 const COPIED_BYTES: usize = 16 * 1024;
+
+/// What there is around a chunk, at most: its size and two line ends.
+const CHUNK_BYTES: usize = 20;
+
+/// The largest buffer that outlasts its request.
+const KEPT_BYTES: usize = 8 * 1024;
 
 /// What is being sent. Its buffer is kept from one request to the next.
 #[derive(Debug, Default)]
@@ -58,6 +67,13 @@ impl Upload {
         self.primed = false;
         self.begun = false;
         self.broken = false;
+    }
+
+    /// Gives a large buffer back; all of it has been written.
+    pub(super) fn shrink(&mut self) {
+        if self.out.capacity() > KEPT_BYTES {
+            (self.out, self.at) = (Vec::new(), 0);
+        }
     }
 
     /// Sends no more of it.
@@ -159,11 +175,13 @@ impl Upload {
             if data.is_empty() {
                 return;
             }
+            make_room(&mut self.out, data.len() + CHUNK_BYTES);
             // Writing to memory cannot fail.
             let _ = write!(self.out, "{:x}\r\n", data.len());
             self.out.extend_from_slice(&data);
             self.out.extend_from_slice(b"\r\n");
         } else if data.len() <= COPIED_BYTES {
+            make_room(&mut self.out, data.len());
             self.out.extend_from_slice(&data);
         } else {
             self.piece = data;
