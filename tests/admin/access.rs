@@ -64,7 +64,10 @@ fn a_token_is_asked_for_in_constant_words() {
         assert!(body.contains("\"field\":\"Authorization\"") && !body.contains("s3cret"), "{body}");
     }
     let (_, _, metrics) = ask_with(api.port, "Host: localhost\r\n", "GET /metrics", "");
-    assert!(metrics.contains("lb_admin_refusals_total{code=\"401\"} 3\n"), "{metrics}");
+    for (reason, count) in [("no_token", 1), ("wrong_token", 2), ("host", 0), ("page", 0)] {
+        let counted = format!("lb_admin_refusals_total{{reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.contains(&counted), "{metrics}");
+    }
     // On loopback whoever is there may look.
     assert_eq!(servers(api.port).as_array().unwrap().len(), 0);
     assert_eq!(post("Authorization: bearer s3cret\r\n").0, 200);

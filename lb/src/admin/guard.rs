@@ -12,6 +12,7 @@ use axum::http::{
 };
 
 use super::{answer::Problem, token::Secret};
+use crate::metrics::Refusal;
 
 /// Where a request came in.
 #[derive(Clone, Copy, Debug)]
@@ -34,14 +35,20 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Whether a request may pass on to its route.
-    pub(super) fn check<B>(&self, request: &Request<B>, entrance: Entrance) -> Result<(), Problem> {
+    /// Whether a request may pass on to its route; why not, and the answer.
+    pub(super) fn check<B>(
+        &self,
+        request: &Request<B>,
+        entrance: Entrance,
+    ) -> Result<(), (Refusal, Problem)> {
         let host = host(request.uri(), request.headers());
+        let page = |problem| (Refusal::Page, problem);
         if let Entrance::Tcp(local) = entrance {
-            self.check_host(host.as_ref(), local.ip())?;
+            let named = self.check_host(host.as_ref(), local.ip());
+            named.map_err(|problem| (Refusal::Host, problem))?;
         }
-        check_origin(request.headers(), host.as_ref())?;
-        check_site(request)?;
+        check_origin(request.headers(), host.as_ref()).map_err(page)?;
+        check_site(request).map_err(page)?;
         self.check_token(request, entrance)
     }
 
@@ -69,7 +76,11 @@ impl Guard {
         Err(error.in_field("Host", Some(host.as_str().into()), EXPECTED))
     }
 
-    fn check_token<B>(&self, request: &Request<B>, entrance: Entrance) -> Result<(), Problem> {
+    fn check_token<B>(
+        &self,
+        request: &Request<B>,
+        entrance: Entrance,
+    ) -> Result<(), (Refusal, Problem)> {
         // Where the socket is bound counts, not where the client is: a proxy
         // on this machine would make all of them local.
         let loopback = match entrance {
@@ -86,12 +97,12 @@ impl Guard {
         if shown.is_some_and(|shown| token.is_shown_by(shown.as_bytes())) {
             return Ok(());
         }
-        let sentence = match shown {
-            None => "a token is required: Authorization: Bearer TOKEN",
-            Some(_) => "the token is wrong",
+        let (refusal, sentence) = match shown {
+            None => (Refusal::NoToken, "a token is required: Authorization: Bearer TOKEN"),
+            Some(_) => (Refusal::WrongToken, "the token is wrong"),
         };
         let error = Problem::new(StatusCode::UNAUTHORIZED, sentence);
-        Err(error.in_field("Authorization", None, "Bearer TOKEN"))
+        Err((refusal, error.in_field("Authorization", None, "Bearer TOKEN")))
     }
 }
 
@@ -174,7 +185,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let checked = guard.check(&request.body(()).unwrap(), entrance);
-        checked.map_or_else(|problem| problem.status().as_u16(), |()| 200)
+        checked.map_or_else(|(_, problem)| problem.status().as_u16(), |()| 200)
     }
 
     #[track_caller]

@@ -80,13 +80,13 @@ pub(super) fn router(admin: Arc<Admin>) -> Router {
 
 async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
     let entrance = request.extensions().get::<Entrance>().copied();
-    let checked = match entrance {
-        Some(entrance) => admin.guard.check(&request, entrance),
-        None => Err(Problem::new(StatusCode::FORBIDDEN, "nobody knows where this came in")),
+    let Some(entrance) = entrance else {
+        let error = "nobody knows where this came in";
+        return Problem::new(StatusCode::FORBIDDEN, error).into_response();
     };
-    if let Err(refusal) = checked.map_err(Problem::into_response) {
-        admin.metrics.count_refusal(refusal.status());
-        return refusal;
+    if let Err((refusal, problem)) = admin.guard.check(&request, entrance) {
+        admin.metrics.count_refusal(refusal);
+        return problem.into_response();
     }
     timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| {
         let error = format!("the request's body did not come within {PATIENCE:?}");

@@ -40,6 +40,7 @@ use crate::{
     net::{Net, SharedStream},
     proxy::{Client, handle, log_refusal},
     serve::{STOP_PATIENCE, Stops},
+    upstream::PIECE_BYTES,
     worker::Worker,
 };
 
@@ -52,9 +53,12 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// How much of a client's connection is buffered, in each direction: more than
-/// the largest head, and enough for a system call to be worth it. One more piece
-/// of an answer's body, 4 KiB, may come on top: 64 KiB have room for all.
+/// the largest head of a request, and enough for a system call to be worth it.
 const BUFFER_BYTES: usize = 60 * 1024;
+
+// With one more piece of an answer's body, as a chunk, hyper's buffer ends at a
+// power of two.
+const _: () = assert!(BUFFER_BYTES + PIECE_BYTES + 16 <= 64 * 1024);
 
 /// A connection between two requests.
 struct Parked<S> {

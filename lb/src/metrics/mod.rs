@@ -18,7 +18,6 @@ use std::{
     time::SystemTime,
 };
 
-use hyper::StatusCode;
 use prometheus_client::{
     collector::Collector, encoding::DescriptorEncoder, encoding::text, registry::Registry,
 };
@@ -34,8 +33,31 @@ use crate::{
 
 pub use families::Format;
 
-/// The statuses with which the admin API's guard turns requests away.
-const REFUSALS: [&str; 3] = ["400", "401", "403"];
+/// Why the admin API turned a request away before any route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It asked under a name that is not this API's.
+    Host,
+    /// A page of others made the browser ask.
+    Page,
+    /// It showed no token.
+    NoToken,
+    /// It showed another token.
+    WrongToken,
+}
+
+impl Refusal {
+    const ALL: [Refusal; 4] = [Self::Host, Self::Page, Self::NoToken, Self::WrongToken];
+
+    fn code(self) -> &'static str {
+        match self {
+            Refusal::Host => "host",
+            Refusal::Page => "page",
+            Refusal::NoToken => "no_token",
+            Refusal::WrongToken => "wrong_token",
+        }
+    }
+}
 
 /// The metrics of a running balancer; shared by all who are asked for them.
 #[derive(Clone, Debug)]
@@ -43,7 +65,7 @@ pub struct Metrics {
     control: Arc<Control>,
     shared: Arc<Shared>,
     log: Arc<AccessLog>,
-    refusals: Arc<[AtomicU64; REFUSALS.len()]>,
+    refusals: Arc<[AtomicU64; Refusal::ALL.len()]>,
 }
 
 impl Metrics {
@@ -52,11 +74,9 @@ impl Metrics {
         Metrics { control, shared, log, refusals: Arc::default() }
     }
 
-    /// Counts a request that the admin API's guard turned away with this status.
-    pub fn count_refusal(&self, status: StatusCode) {
-        if let Some(place) = REFUSALS.iter().position(|code| *code == status.as_str()) {
-            self.refusals[place].fetch_add(1, Ordering::Relaxed);
-        }
+    /// Counts a request that the admin API turned away.
+    pub fn count_refusal(&self, refusal: Refusal) {
+        self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// All metrics as they stand. Takes the cluster's lock for a moment and
@@ -146,12 +166,12 @@ impl Metrics {
         )?;
         families.counter(
             "lb_admin_refusals_total",
-            "Requests that the admin API turned away before any route, by status: 401 for a \
-             wrong token or none, 403 for a name or a page that is not its own.",
-            REFUSALS
-                .into_iter()
-                .zip(self.refusals.iter())
-                .map(|(code, count)| (vec![("code", code)], count.load(Ordering::Relaxed))),
+            "Requests that the admin API turned away before any route, by reason: a Host that \
+             is not its own, a page of others, no token, a wrong one.",
+            Refusal::ALL.map(|refusal| {
+                let count = self.refusals[refusal as usize].load(Ordering::Relaxed);
+                (vec![("reason", refusal.code())], count)
+            }),
         )?;
         families.gauge(
             "lb_workers",

@@ -22,7 +22,7 @@ use super::Exchange;
 use crate::{
     headers::filter_trailers,
     net::Net,
-    upstream::{Claim, Connection, RequestBody, WireError},
+    upstream::{Claim, Connection, PIECE_BYTES, RequestBody, WireError},
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,6 +46,8 @@ pub enum AnswerBody<N: Net> {
 pub struct Relay<N: Net> {
     /// Until the body has ended.
     lease: Option<Lease<N>>,
+    /// What is left to hand on of a body whose end has been read.
+    rest: Bytes,
     /// The request's body, which may outlast the answer.
     request: RequestBody,
     /// Unless it goes on behind the answer.
@@ -77,6 +79,7 @@ impl<N: Net> Relay<N> {
     ) -> Self {
         let mut relay = Relay {
             lease: Some(lease),
+            rest: Bytes::new(),
             request,
             exchange: Some(exchange),
             patience,
@@ -90,8 +93,17 @@ impl<N: Net> Relay<N> {
     /// Gives the connection back as soon as the last byte is here, not when
     /// somebody asks for more.
     fn release_at_end(&mut self) {
-        if self.lease.as_ref().is_some_and(|lease| lease.connection.wire.is_over()) {
+        let Some(lease) = &mut self.lease else { return };
+        if let Some(rest) = lease.connection.wire.take_rest() {
+            self.count(rest.len());
+            self.rest = rest;
             self.end();
+        }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.count(bytes);
         }
     }
 
@@ -134,6 +146,10 @@ impl<N: Net> Relay<N> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
+        if !self.rest.is_empty() {
+            let piece = self.rest.split_to(self.rest.len().min(PIECE_BYTES));
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
         let polled = match lease.connection.wire.poll_body(cx) {
             Poll::Pending if lease.pool.upstream.departure.is_cut() => {
@@ -155,9 +171,7 @@ impl<N: Net> Relay<N> {
                     }
                     Err(frame) => frame,
                 };
-                if let Some(exchange) = &mut self.exchange {
-                    exchange.count(frame.data_ref().map_or(0, Bytes::len));
-                }
+                self.count(frame.data_ref().map_or(0, Bytes::len));
                 self.release_at_end();
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -242,7 +256,7 @@ impl<N: Net> Body for AnswerBody<N> {
         match self {
             AnswerBody::Own { sentence, .. } => sentence.is_none(),
             AnswerBody::None => true,
-            AnswerBody::Relayed(relay) => relay.lease.is_none(),
+            AnswerBody::Relayed(relay) => relay.lease.is_none() && relay.rest.is_empty(),
         }
     }
 
@@ -254,7 +268,7 @@ impl<N: Net> Body for AnswerBody<N> {
             AnswerBody::None => SizeHint::with_exact(0),
             AnswerBody::Relayed(relay) => match &relay.lease {
                 Some(lease) => lease.connection.wire.size_hint(),
-                None => SizeHint::with_exact(0),
+                None => SizeHint::with_exact(relay.rest.len() as u64),
             },
         }
     }

@@ -30,7 +30,7 @@ pub use body::{AttemptBody, RequestBody};
 pub use connect::{ConnectError, Connection, connect, connect_any};
 pub use departure::Departure;
 pub use governor::Governor;
-pub use http1::{Wire, WireError};
+pub use http1::{PIECE_BYTES, Wire, WireError};
 pub use lookup::Lookup;
 pub use pool::{Claim, Pool, Pools, Reuse, Target};
 

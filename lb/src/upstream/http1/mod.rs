@@ -35,17 +35,21 @@ use crate::net::SharedStream;
 /// The largest head of an answer.
 const HEAD_LIMIT: usize = 256 * 1024;
 
-/// The buffer of a body, unless less of it is to come. Its size and those below
-/// it are powers of two: of few sizes the allocator keeps little that is free.
+/// The largest buffer of a body. Buffers are powers of two: of few sizes the
+/// allocator keeps little that is free.
 const BODY_BYTES: usize = 64 * 1024;
 
-/// The part of it that a read is not expected to fill: the event loop takes a
-/// full read for a sign that more is there.
+/// The largest that a connection keeps from one message to the next, and the
+/// first of a body that may be short.
+const KEPT_BYTES: usize = 8 * 1024;
+
+/// The part of a buffer that a read is not expected to fill: the event loop takes
+/// a full read for a sign that more is there.
 const SPARE_BYTES: usize = 1024;
 
 /// How much of a body is handed on at a time, at most: hyper copies it into a
-/// buffer that doubles, with up to 64 bytes that make a chunk of it.
-const PIECE_BYTES: usize = 4 * 1024 - 64;
+/// buffer that doubles, with a few bytes more if it makes a chunk of it.
+pub const PIECE_BYTES: usize = 4 * 1024 - 64;
 
 /// Why an exchange with a server came to nothing.
 #[derive(Debug, Error)]
@@ -74,8 +78,10 @@ pub struct Wire<S> {
     detached: Option<Detached>,
     /// Read, and not yet understood.
     ahead: BytesMut,
-    /// Whether a body has made `ahead` larger than a head needs.
-    enlarged: bool,
+    /// The size of the buffer that `ahead` is a part of.
+    size: usize,
+    /// Whether the last read of a body filled the buffer.
+    filled: bool,
     incoming: Incoming,
     /// Whether the server keeps the connection after this answer.
     keep: bool,
@@ -113,7 +119,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
             upload: Upload::default(),
             detached: None,
             ahead: BytesMut::new(),
-            enlarged: false,
+            size: 0,
+            filled: false,
             incoming: Incoming::Over,
             keep: true,
         }
@@ -186,10 +193,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
 
     /// Gives back what only the message before needed.
     pub fn shrink(&mut self) {
-        if std::mem::take(&mut self.enlarged) {
-            self.ahead = BytesMut::new();
+        if self.size > KEPT_BYTES {
+            (self.ahead, self.size) = (BytesMut::new(), 0);
         }
         self.upload.shrink();
+    }
+
+    /// Lets `ahead` take so many more bytes.
+    fn make_room(&mut self, more: usize) {
+        if !self.ahead.try_reclaim(more) {
+            self.size = (self.ahead.len() + more).next_power_of_two();
+            let mut buffer = BytesMut::with_capacity(self.size);
+            buffer.extend_from_slice(&self.ahead);
+            self.ahead = buffer;
+        }
     }
 
     /// Sends the request and reads the answer's head; `scratch` is room for
@@ -221,7 +238,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
             if read.filled().is_empty() {
                 return Poll::Ready(Err(WireError::Broken(io::ErrorKind::UnexpectedEof.into())));
             }
-            self.ahead.extend_from_slice(read.filled());
+            let count = read.filled().len();
+            self.make_room(count);
+            self.ahead.extend_from_slice(&scratch[..count]);
         }
     }
 
@@ -242,7 +261,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
         }
         self.keep = answer.keep && !switches;
         self.incoming = answer.incoming;
+        self.filled = false;
         Some(answer.head)
+    }
+
+    /// The rest of the answer's body, if all of it is here.
+    pub fn take_rest(&mut self) -> Option<Bytes> {
+        if let Incoming::Length(left) = self.incoming {
+            let left = usize::try_from(left).ok().filter(|left| *left <= self.ahead.len())?;
+            self.incoming = Incoming::Over;
+            return Some(self.ahead.split_to(left).freeze());
+        }
+        self.is_over().then(Bytes::new)
     }
 
     /// Whether all of the answer has been read.
@@ -311,21 +341,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
-        let most = BODY_BYTES - SPARE_BYTES;
         let expected = match self.incoming {
-            Incoming::Length(left) => usize::try_from(left).unwrap_or(most).min(most),
-            _ => most,
+            Incoming::Length(left) => usize::try_from(left).unwrap_or(BODY_BYTES),
+            _ if self.filled => BODY_BYTES,
+            _ => KEPT_BYTES - SPARE_BYTES,
         };
-        let size = (expected + SPARE_BYTES).next_power_of_two();
-        if !self.ahead.try_reclaim(size.saturating_sub(self.ahead.len()).max(1)) {
-            let mut buffer = BytesMut::with_capacity(size);
-            buffer.extend_from_slice(&self.ahead);
-            self.ahead = buffer;
-            self.enlarged = true;
-        }
+        let there = self.ahead.len();
+        let size = there + expected.min(BODY_BYTES) + SPARE_BYTES;
+        self.make_room(size.next_power_of_two().min(BODY_BYTES) - there);
+        let room = self.ahead.capacity() - there;
         let mut stream = self.stream.borrow_mut();
         let read = pin!(stream.read_buf(&mut self.ahead));
-        read.poll(cx).map_err(WireError::Broken)
+        let count = ready!(read.poll(cx)).map_err(WireError::Broken)?;
+        self.filled = count == room;
+        Poll::Ready(Ok(count))
     }
 
     /// The socket, and what was read behind the last message.
@@ -336,40 +365,87 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncWriteExt, DuplexStream};
 
     use super::*;
 
-    /// Reads a body of so many zeros to its end, the first `early` of which came
-    /// with the head; the largest buffer on the way.
-    async fn read(wire: &mut Wire<tokio::io::DuplexStream>, incoming: Incoming) -> (usize, usize) {
+    /// Reads a body to its end: its length, and the largest buffer on the way.
+    async fn read(wire: &mut Wire<DuplexStream>, incoming: Incoming) -> (usize, usize) {
         wire.incoming = incoming;
         let (mut length, mut largest) = (0, 0);
         while let Some(frame) = poll_fn(|cx| wire.poll_body(cx)).await {
             let data = frame.unwrap().into_data().unwrap();
             assert!(data.len() <= PIECE_BYTES, "{} bytes at once", data.len());
             length += data.len();
-            largest = largest.max(wire.ahead.capacity() + data.len());
+            largest = largest.max(wire.size);
         }
         (length, largest)
     }
 
+    /// A connection whose server sends this and ends; `early` bytes have come
+    /// with the head.
+    async fn wire(early: usize, sent: &[u8]) -> Wire<DuplexStream> {
+        let (stream, mut server) = tokio::io::duplex(1 << 20);
+        server.write_all(sent).await.unwrap();
+        let mut wire = Wire::new(stream);
+        wire.make_room(early);
+        wire.ahead.extend_from_slice(&vec![0; early]);
+        wire
+    }
+
     #[tokio::test]
-    async fn the_buffer_of_a_body_has_its_size_and_is_given_back() {
+    async fn buffers_are_powers_of_two_and_large_ones_are_given_back() {
+        let chunk = [b"40000\r\n", &[0; 0x40000][..], b"\r\n0\r\n\r\n"].concat();
         for early in [0, 100, 5_000, 16 << 10] {
-            let (stream, mut server) = tokio::io::duplex(1 << 20);
-            let mut wire = Wire::new(stream);
-            wire.ahead.extend_from_slice(&vec![0; early]);
-            server.write_all(&vec![0; 500_000]).await.unwrap();
-            let (length, largest) = read(&mut wire, Incoming::Length(400_000)).await;
-            assert_eq!(length, 400_000);
-            assert!(largest <= BODY_BYTES, "{largest} bytes, {early} of them early");
-            let ahead = wire.ahead.split();
-            drop(server);
-            let (length, _) = read(&mut wire, Incoming::UntilClose).await;
-            assert_eq!(ahead.len() + length, 100_000 + early);
-            wire.shrink();
-            assert_eq!(wire.ahead.capacity(), 0);
+            let mut length = wire(early, &[0; 400_000]).await;
+            let all = 400_000 + early as u64;
+            assert_eq!(read(&mut length, Incoming::Length(all)).await, (all as usize, BODY_BYTES));
+            let mut until = wire(early, &[0; 400_000]).await;
+            assert_eq!(read(&mut until, Incoming::UntilClose).await.1, BODY_BYTES);
+            let mut chunked = wire(0, &chunk).await;
+            let decoder = Incoming::Chunked(Default::default());
+            assert_eq!(read(&mut chunked, decoder).await, (0x40000, BODY_BYTES));
+            for mut wire in [length, until, chunked] {
+                wire.shrink();
+                assert_eq!((wire.size, wire.ahead.capacity()), (0, 0));
+            }
         }
+    }
+
+    #[tokio::test]
+    async fn a_short_body_needs_a_small_buffer_which_is_kept() {
+        let mut wire = wire(0, b"5\r\nhello\r\n0\r\n\r\n").await;
+        let decoder = Incoming::Chunked(Default::default());
+        assert_eq!(read(&mut wire, decoder).await, (5, KEPT_BYTES));
+        wire.shrink();
+        assert_eq!(wire.size, KEPT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn heads_do_not_add_up() {
+        let mut wire = wire(10_000, b"").await;
+        for _ in 0..3 {
+            wire.ahead.clear();
+            wire.make_room(10_001);
+            assert_eq!(wire.size, 16 << 10);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_rest_is_taken_when_all_of_it_is_here() {
+        let mut wire = wire(0, b"").await;
+        wire.ahead.extend_from_slice(b"hello, next");
+        for (incoming, expected) in [
+            (Incoming::Length(12), None),
+            (Incoming::UntilClose, None),
+            (Incoming::Chunked(Default::default()), None),
+            (Incoming::Length(5), Some("hello")),
+            (Incoming::Over, Some("")),
+            (Incoming::Chunked(chunked::Decoder::Over), Some("")),
+        ] {
+            wire.incoming = incoming;
+            assert_eq!(wire.take_rest().as_deref(), expected.map(str::as_bytes));
+        }
+        assert_eq!(&wire.ahead[..], b", next");
     }
 }

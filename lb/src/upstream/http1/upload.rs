@@ -16,7 +16,7 @@ use hyper::{
 };
 use tokio::io::AsyncWrite;
 
-use super::WireError;
+use super::{KEPT_BYTES, WireError};
 use crate::{
     headers::may_trail,
     upstream::{AttemptBody, make_room},
@@ -28,9 +28,6 @@ const COPIED_BYTES: usize = 16 * 1024;
 
 /// What there is around a chunk, at most: its size and two line ends.
 const CHUNK_BYTES: usize = 20;
-
-/// The largest buffer that outlasts its request.
-const KEPT_BYTES: usize = 8 * 1024;
 
 /// What is being sent. Its buffer is kept from one request to the next.
 #[derive(Debug, Default)]
