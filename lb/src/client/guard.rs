@@ -115,6 +115,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         Some((self.refused?, self.head_began.unwrap_or_else(Instant::now)))
     }
 
+    /// Whether the client has not taken what was written last.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.is_some()
+    }
+
     /// Whether bytes of a request may be left that nobody will read.
     pub(super) fn has_unread(&self) -> bool {
         self.state != NEXT_HEAD || !self.ahead.is_empty()

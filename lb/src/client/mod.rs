@@ -143,6 +143,9 @@ async fn converse<N: Net>(
     let guard = Rc::try_unwrap(guard).ok()?.into_inner();
     let refused = guard.refused().filter(|_| !client.told_the_last.get());
     let unread = guard.has_unread();
+    if client.is_http10.get() && guard.is_stuck() {
+        client.must_reset.set(true);
+    }
     let (stream, ahead) = guard.into_parts();
     if let Some(tunnel) = tunnel.take() {
         if let Err(error) = tunnel.run(&worker.net, stream, &ahead).await {

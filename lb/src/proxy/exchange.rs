@@ -39,6 +39,8 @@ pub struct Client {
     /// Whether its connection must end with a reset: to an HTTP/1.0 client an
     /// answer that broke off would look whole otherwise.
     pub must_reset: Cell<bool>,
+    /// Whether it may take the end of its connection for that of the answer.
+    pub is_http10: Cell<bool>,
     /// Whether it has sent a whole request head yet.
     pub has_asked: Cell<bool>,
     /// Whether a request of it is being answered.
@@ -67,6 +69,7 @@ impl Client {
             address,
             forwarded_for,
             must_reset: Cell::default(),
+            is_http10: Cell::default(),
             has_asked: Cell::new(has_asked),
             active: Cell::default(),
             reader: Cell::default(),
@@ -203,6 +206,7 @@ impl<N: Net> Exchange<N> {
     /// The head of a server's answer is here.
     pub fn answered(&mut self, status: StatusCode, version: Version) {
         self.status = Some(status);
+        self.client.is_http10.set(self.version == Version::HTTP_10);
         let now = *self.answered.insert(Instant::now());
         if let Some(pool) = &self.server {
             pool.tally.first_byte.observe(now - self.began);

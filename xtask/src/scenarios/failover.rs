@@ -9,7 +9,7 @@ use testbed::{
 };
 use tokio::task::JoinSet;
 
-use super::scenario;
+use super::{raw::Raw, scenario};
 use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -352,6 +352,16 @@ async fn truncation_shows_to_http10(w: &mut World) -> Result<()> {
         let mut client = w.client("c")?;
         let got = client.send(Request::new("GET", "/?size=5000&chunked=1").http10()).await;
         expect_broken(w, &fault, got)?;
+    }
+    if w.is_ours() {
+        // One that lb itself gives up, as nobody reads it.
+        w.balance(&["--body-timeout", "1s"]).await?;
+        let mark = w.log.len();
+        a.arm(Fault::Flood(32 << 20), 1);
+        let mut raw = Raw::connect(w).await?;
+        raw.write("GET / HTTP/1.0\r\nHost: test\r\n\r\n").await?;
+        w.lb()?.prints(mark, " end=client_gone").await?;
+        ensure!(raw.rest().await.is_err(), "half an answer looks whole");
     }
     Ok(())
 }

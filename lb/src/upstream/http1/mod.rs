@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
     /// connection lives: its answer has begun, and a client that does not read
     /// it must not hold up what it sends.
     pub fn detach_upload(&mut self) {
-        if self.upload.is_over() {
+        if self.upload.is_over() || self.upload.is_broken() {
             return;
         }
         let (mut upload, stream) = (std::mem::take(&mut self.upload), self.stream.clone());
@@ -419,6 +419,15 @@ mod tests {
         assert_eq!(read(&mut wire, decoder).await, (5, KEPT_BYTES));
         wire.shrink();
         assert_eq!(wire.size, KEPT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_stopped_leaves_no_connection_for_another() {
+        let mut wire = wire(0, b"").await;
+        assert!(wire.is_reusable());
+        wire.stop_upload();
+        wire.detach_upload();
+        assert!(!wire.is_uploading() && !wire.is_reusable());
     }
 
     #[tokio::test]

@@ -80,6 +80,11 @@ impl Upload {
         self.broken = true;
     }
 
+    /// Whether it will never be written to its end.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Whether all of it has been written.
     pub(super) fn is_over(&self) -> bool {
         self.body.is_none() && !self.broken && self.at == self.out.len() && self.piece.is_empty()
