@@ -190,7 +190,7 @@ pub enum EventKind {
         /// The answer.
         health: Health,
     },
-    /// A backend's listener is closed and connects hang.
+    /// A backend accepts nothing, and connects hang.
     BlackHoled {
         /// The backend's name.
         backend: Arc<str>,

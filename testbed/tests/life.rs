@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helper fails the test")]
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::process::Command;
 use std::time::Duration;
 
@@ -114,6 +114,37 @@ async fn a_black_hole_lets_connects_hang_and_ends() {
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     a.revive().await.unwrap();
     client.get("/").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_when_a_black_hole_begins_is_answered_after_it() {
+    let (a, mut client, log) = start().await;
+    for _ in 0..3 {
+        // Nobody accepts it before the order is obeyed: there is one thread.
+        let mut early = std::net::TcpStream::connect(a.addr()).unwrap();
+        early.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mark = log.len();
+        a.black_hole().await.unwrap();
+        a.black_hole().await.unwrap();
+        let connect = TcpStream::connect(a.addr());
+        timeout(Duration::from_millis(50), connect).await.unwrap_err();
+        a.revive().await.unwrap();
+        early.set_nonblocking(true).unwrap();
+        let mut answer = String::new();
+        TcpStream::from_std(early).unwrap().read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let accepted = log.count(mark, |e| matches!(e.kind, EventKind::Accepted { .. }));
+        assert_eq!(accepted, 1, "{}", log.tail(9));
+    }
+    a.black_hole().await.unwrap();
+    a.revive().await.unwrap();
+    client.get("/").await.unwrap();
+    a.kill().await;
+    a.black_hole().await.unwrap();
+    a.revive().await.unwrap();
+    client.get("/").await.unwrap();
+    let accepted = log.count(0, |e| matches!(e.kind, EventKind::Accepted { .. }));
+    assert_eq!(accepted, 5, "what fills the queue is nobody's: {}", log.tail(9));
 }
 
 #[tokio::test]

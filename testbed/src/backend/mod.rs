@@ -135,8 +135,8 @@ impl Backend {
         revived.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Closes the listener and lets connects hang from now on, as when packets
-    /// are dropped; open connections go on. Ends with `revive` or `kill`.
+    /// Accepts nothing and lets connects hang from now on, as when packets are
+    /// dropped; open connections go on. Ends with `revive` or `kill`.
     ///
     /// # Errors
     /// `Unsupported` where the network cannot: see [`Net::black_hole`].

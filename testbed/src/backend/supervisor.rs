@@ -139,11 +139,13 @@ impl<N: Net> Supervisor<N> {
     }
 
     async fn revive(&mut self) -> io::Result<()> {
-        self.hole = None;
         if self.listener.is_some() {
             return Ok(());
         }
-        self.listener = Some(self.net.listen(&self.hold).await?);
+        self.listener = Some(match self.hole.take() {
+            Some(hole) => self.net.reopen(&self.hold, hole).await?,
+            None => self.net.listen(&self.hold).await?,
+        });
         self.life += 1;
         self.stopping.clear();
         self.shared.record(EventKind::Revived { backend: Arc::clone(&self.shared.name) });
@@ -151,8 +153,10 @@ impl<N: Net> Supervisor<N> {
     }
 
     async fn black_hole(&mut self) -> io::Result<()> {
-        self.close_ears();
-        self.hole = Some(self.net.black_hole(&self.hold).await?);
+        if self.hole.is_none() {
+            let listener = self.listener.take();
+            self.hole = Some(self.net.black_hole(&self.hold, listener).await?);
+        }
         self.shared.record(EventKind::BlackHoled { backend: Arc::clone(&self.shared.name) });
         Ok(())
     }

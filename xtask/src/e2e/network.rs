@@ -89,7 +89,11 @@ impl Net for Network {
         }
     }
 
-    async fn black_hole(&self, hold: &Infallible) -> io::Result<Infallible> {
+    async fn black_hole(&self, hold: &Infallible, _: Option<Infallible>) -> io::Result<Infallible> {
+        match *hold {}
+    }
+
+    async fn reopen(&self, hold: &Infallible, _: Infallible) -> io::Result<Infallible> {
         match *hold {}
     }
 

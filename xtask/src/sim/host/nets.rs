@@ -67,23 +67,11 @@ pub(crate) struct Hold {
     socket: Arc<Socket>,
 }
 
-/// Lets connects hang until dropped.
-pub(crate) struct Hole {
-    host: Host,
-    addr: SocketAddr,
-}
-
-impl Drop for Hole {
-    fn drop(&mut self) {
-        self.host.network.set_door(self.addr, Some(Door::Shut));
-    }
-}
-
 impl testbed::net::Net for Host {
     type Stream = Stream;
     type Listener = Listener;
     type Hold = Hold;
-    type Hole = Hole;
+    type Hole = Listener;
 
     async fn reserve(&self, addr: SocketAddr) -> io::Result<(Hold, SocketAddr)> {
         let listener = self.listen_on(addr)?;
@@ -104,9 +92,18 @@ impl testbed::net::Net for Host {
         self.connect_to(addr).await
     }
 
-    async fn black_hole(&self, hold: &Hold) -> io::Result<Hole> {
+    async fn black_hole(&self, hold: &Hold, listener: Option<Listener>) -> io::Result<Listener> {
+        let listener = match listener {
+            Some(listener) => listener,
+            None => testbed::net::Net::listen(self, hold).await?,
+        };
         self.network.set_door(hold.addr, Some(Door::Silent));
-        Ok(Hole { host: self.clone(), addr: hold.addr })
+        Ok(listener)
+    }
+
+    async fn reopen(&self, hold: &Hold, listener: Listener) -> io::Result<Listener> {
+        self.network.set_door(hold.addr, None);
+        Ok(listener)
     }
 
     async fn readable(&self, stream: &mut Stream) -> io::Result<usize> {
