@@ -1,6 +1,11 @@
-//! The units for systemd.
+//! The units for systemd, and what comes with the program.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// The unit as it is packaged, but for the program, which is the one under
 /// test, and the manual, which need not be installed.
@@ -65,4 +70,31 @@ fn every_dependency_has_its_reason() {
     let named: BTreeSet<_> = told.iter().cloned().collect();
     assert_eq!(used, named);
     assert_eq!(told.len(), named.len(), "told twice");
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let of_rust = files.into_iter().filter(|path| path.extension().is_some_and(|it| it == "rs"));
+    of_rust.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+}
+
+#[test]
+fn unsafe_is_allowed_once() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folders = ["lb", "testbed", "xtask", "tests"].map(|name| sources(&root.join(name)));
+    let lint = ["unsafe", "code"].join("_");
+    let allowing: Vec<_> = folders
+        .into_iter()
+        .flatten()
+        .flat_map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            vec![path; text.matches(&format!("allow({lint}")).count()]
+        })
+        .collect();
+    assert_eq!(allowing, [root.join("lb/src/allocator.rs")]);
+    for member in ["lb", "testbed", "xtask"] {
+        let manifest = fs::read_to_string(root.join(member).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("\n[lints]\nworkspace = true\n"), "{member}");
+    }
 }
