@@ -26,10 +26,13 @@ fn ask(world: &World, target: &str) -> (String, BufReader<TcpStream>) {
     (head.to_lowercase(), answer)
 }
 
+/// How many lines of a stream may be of other events: there is one a second.
+const PATIENCE: usize = 300;
+
 /// The data of the next event of this name.
 fn next(events: &mut impl BufRead, name: &str) -> Value {
     let mut line = String::new();
-    loop {
+    for _ in 0..PATIENCE {
         line.clear();
         assert!(events.read_line(&mut line).unwrap() > 0, "the stream has ended");
         if line.trim_end() == format!("event: {name}") {
@@ -38,6 +41,7 @@ fn next(events: &mut impl BufRead, name: &str) -> Value {
             return serde_json::from_str(line.strip_prefix("data: ").unwrap()).unwrap();
         }
     }
+    panic!("no {name} comes");
 }
 
 #[test]

@@ -138,21 +138,31 @@ impl Window {
 /// The taps of all workers.
 #[derive(Debug, Default)]
 pub struct Feed {
-    taps: Mutex<Vec<Arc<Tap>>>,
+    taps: Mutex<Taps>,
+}
+
+#[derive(Debug, Default)]
+struct Taps {
+    all: Vec<Arc<Tap>>,
+    watched: bool,
 }
 
 impl Feed {
-    /// The tap of one more worker.
+    /// The tap of one more worker. Somebody may watch already: workers start while
+    /// the admin API answers.
     pub fn tap(&self) -> Arc<Tap> {
-        let tap = Arc::<Tap>::default();
-        self.taps().push(tap.clone());
+        let mut taps = lock(&self.taps);
+        let tap = Arc::new(Tap { watched: taps.watched.into(), ..Tap::default() });
+        taps.all.push(tap.clone());
         tap
     }
 
     /// From now on somebody watches, or nobody does. What was seen before is
     /// forgotten.
     pub fn watch(&self, watched: bool) {
-        for tap in self.taps().iter() {
+        let mut taps = lock(&self.taps);
+        taps.watched = watched;
+        for tap in &taps.all {
             tap.watched.store(watched, Relaxed);
             tap.missed.store(0, Relaxed);
             take(&mut *lock(&tap.window));
@@ -164,17 +174,13 @@ impl Feed {
     /// others that began with it had passed before.
     pub fn take(&self, since: Instant) -> Window {
         let mut all = Window::default();
-        for tap in self.taps().iter() {
+        for tap in &lock(&self.taps).all {
             let window = take(&mut *lock(&tap.window));
             all.merge(window);
             all.left_out += tap.missed.swap(0, Relaxed);
         }
         all.arrange(since);
         all
-    }
-
-    fn taps(&self) -> MutexGuard<'_, Vec<Arc<Tap>>> {
-        lock(&self.taps)
     }
 }
 
@@ -239,7 +245,10 @@ mod tests {
         assert!(!tap.is_watched());
         feed.watch(true);
         assert!(tap.is_watched());
+        let late = feed.tap();
+        assert!(late.is_watched());
         feed.watch(false);
-        assert!(!tap.is_watched());
+        assert!(!tap.is_watched() && !late.is_watched());
+        assert!(!feed.tap().is_watched());
     }
 }

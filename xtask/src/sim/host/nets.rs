@@ -71,7 +71,6 @@ impl testbed::net::Net for Host {
     type Stream = Stream;
     type Listener = Listener;
     type Hold = Hold;
-    type Hole = Listener;
 
     async fn reserve(&self, addr: SocketAddr) -> io::Result<(Hold, SocketAddr)> {
         let listener = self.listen_on(addr)?;
@@ -92,18 +91,14 @@ impl testbed::net::Net for Host {
         self.connect_to(addr).await
     }
 
-    async fn black_hole(&self, hold: &Hold, listener: Option<Listener>) -> io::Result<Listener> {
-        let listener = match listener {
-            Some(listener) => listener,
-            None => testbed::net::Net::listen(self, hold).await?,
-        };
+    async fn black_hole(&self, hold: &Hold, _: &Listener) -> io::Result<()> {
         self.network.set_door(hold.addr, Some(Door::Silent));
-        Ok(listener)
+        Ok(())
     }
 
-    async fn reopen(&self, hold: &Hold, listener: Listener) -> io::Result<Listener> {
+    async fn reopen(&self, hold: &Hold, _: &Listener) -> io::Result<()> {
         self.network.set_door(hold.addr, None);
-        Ok(listener)
+        Ok(())
     }
 
     async fn readable(&self, stream: &mut Stream) -> io::Result<usize> {
