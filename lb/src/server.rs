@@ -21,9 +21,7 @@ use tracing::{info, warn};
 use crate::{
     accept::Workers,
     access_log::AccessLog,
-    admin,
-    allocator::give_back,
-    care,
+    admin, care,
     config::Config,
     control::Control,
     metrics::Metrics,
@@ -52,13 +50,7 @@ pub async fn run<N: Net>(
     shared.count_tasks();
     let metrics = Metrics::new(control.clone(), shared.clone(), log.clone());
     let api = admin::start(&config.api, control.clone(), metrics)?;
-    let care = care::run(net.clone(), cluster.clone(), charges);
-    let caretaker = spawn_local(async {
-        tokio::select! {
-            () = care => {}
-            () = give_back() => {}
-        }
-    });
+    let caretaker = spawn_local(care::run(net.clone(), cluster.clone(), charges));
     let (workers, finished) = start_workers(&net, &config, &shared, &log)?;
     tokio::pin!(stop);
     let checked = async {
