@@ -93,17 +93,6 @@ fn deaf() -> SocketAddr {
     address
 }
 
-/// The program tells the allocator by a symbol, which a linker may leave out.
-#[test]
-fn the_allocator_has_its_options() {
-    let mut command = lb();
-    command.arg("--version").env("_RJEM_MALLOC_CONF", "stats_print:true");
-    let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
-    for option in ["background_thread: true", "dirty_decay_ms: 1000", "tcache_max: 4096"] {
-        assert!(said.contains(&format!("opt.{option}")), "no {option} in {said}");
-    }
-}
-
 /// Uploads that their server does not take, which end all at once. Nothing happens
 /// afterwards that would make the allocator look at what is free.
 #[tokio::test]

@@ -1,27 +1,28 @@
-//! The memory allocator of the program, and how it deals with what is free.
+//! What the memory allocator keeps of what is free. Called by whoever runs an event
+//! loop: the workers, the admin API, the thread that cares for servers.
 //!
-//! The one file of this workspace with `unsafe` in it: the name of a static, which
-//! jemalloc looks for.
+//! The one file of this workspace with `unsafe` in it: a call of a C library.
 
-use tikv_jemallocator::Jemalloc;
+use std::time::Duration;
 
-#[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
+use tokio::time::{MissedTickBehavior, interval};
 
-/// What is free goes back to the operating system within a second, also from threads
-/// that do nothing, and buffers of bodies are not kept apart by each thread: what is
-/// resident is what is in use. Otherwise it grows a little with each new peak.
-///
-/// `background_thread`, `max_background_threads`: one thread gives back. `dirty_decay_ms`,
-/// `muzzy_decay_ms`: how long what is free may stay. `lg_tcache_max`: the binary
-/// logarithm of the largest that a thread keeps for itself. `thp`: no huge pages, of
-/// which only the first page would ever be used.
-const OPTIONS: &[u8] = b"background_thread:true,max_background_threads:1,\
-    dirty_decay_ms:1000,muzzy_decay_ms:0,lg_tcache_max:12,thp:never\0";
+/// How long what is free may stay, for the next who needs as much.
+const PERIOD: Duration = Duration::from_secs(1);
 
-// SAFETY: jemalloc declares this name as a pointer to such a text, for programs to
-// define; nothing else has a name with its prefix.
-#[allow(unsafe_code, reason = "jemalloc has no safe way to be told its options")]
-#[unsafe(export_name = "_rjem_malloc_conf")]
-#[used]
-static MALLOC_CONF: &[u8; OPTIONS.len()] = OPTIONS.first_chunk().unwrap();
+/// Gives back to the operating system what is free of this thread's memory and of
+/// what ended threads have left, again and again, for ever, if the program allocates
+/// by mimalloc. By itself that keeps a little more with each new peak of what is in
+/// use.
+#[allow(unsafe_code, reason = "mimalloc has no safe way to give memory back")]
+pub(crate) async fn give_back() {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // SAFETY: any thread may call it at any time. It takes no pointer; the heap is
+        // the caller's own, thread-local; what ended threads have left is claimed piece
+        // by piece with atomics; a thread without a heap returns at once.
+        unsafe { libmimalloc_sys::mi_collect(true) };
+    }
+}

@@ -1,7 +1,5 @@
 //! The `lb` program: parse, run, exit code.
 
-mod allocator;
-
 use std::{
     io::{self, Write},
     process::ExitCode,
@@ -31,6 +29,9 @@ use tokio::{
     time::timeout,
 };
 use tracing::info;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long the last lines of the logs may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -20,6 +20,7 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
+    allocator::give_back,
     client,
     net::Net,
     worker::{Load, Worker},
@@ -51,7 +52,12 @@ pub async fn run<N: Net>(worker: Worker<N>, mut orders: mpsc::UnboundedReceiver<
     let stops = Rc::new(Stops::default());
     let sweeper = tokio::task::spawn_local({
         let worker = worker.clone();
-        async move { worker.pools.sweep().await }
+        async move {
+            tokio::select! {
+                () = worker.pools.sweep() => {}
+                () = give_back() => {}
+            }
+        }
     });
     let cutter = tokio::task::spawn_local({
         let (stops, mut cuts) = (stops.clone(), worker.shared.cluster.cuts());

@@ -21,7 +21,9 @@ use tracing::{info, warn};
 use crate::{
     accept::Workers,
     access_log::AccessLog,
-    admin, care,
+    admin,
+    allocator::give_back,
+    care,
     config::Config,
     control::Control,
     metrics::Metrics,
@@ -50,7 +52,13 @@ pub async fn run<N: Net>(
     shared.count_tasks();
     let metrics = Metrics::new(control.clone(), shared.clone(), log.clone());
     let api = admin::start(&config.api, control.clone(), metrics)?;
-    let caretaker = spawn_local(care::run(net.clone(), cluster.clone(), charges));
+    let care = care::run(net.clone(), cluster.clone(), charges);
+    let caretaker = spawn_local(async {
+        tokio::select! {
+            () = care => {}
+            () = give_back() => {}
+        }
+    });
     let (workers, finished) = start_workers(&net, &config, &shared, &log)?;
     tokio::pin!(stop);
     let checked = async {

@@ -42,6 +42,7 @@ use axum::{Extension, Router};
 use tokio::{runtime::Builder, sync::oneshot};
 
 use crate::{
+    allocator::give_back,
     config::{Api, DEFAULT_API_PORT},
     control::Control,
     metrics::Metrics,
@@ -167,6 +168,7 @@ fn serve(listeners: Listeners, admin: Arc<Admin>, stopped: oneshot::Receiver<()>
             tokio::select! {
                 () = listeners.serve(router) => {}
                 () = live::run(&admin) => {}
+                () = give_back() => {}
                 _ = stopped => {}
             }
         });
