@@ -5,6 +5,7 @@
 //! implementation, elsewhere. Never knows HTTP. Called by [`crate::backend`]
 //! and [`crate::client`].
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -28,6 +29,8 @@ pub trait Net: Clone + Send + Sync + 'static {
     type Listener: Send + Sync + 'static;
     /// Keeps an address while nobody listens on it.
     type Hold: Send + Sync + 'static;
+    /// A listener that lets no handshake finish, until dropped.
+    type Hole: Send + Sync + 'static;
 
     /// Takes `addr` (port 0: any free one) and says which it became.
     fn reserve(
@@ -47,21 +50,21 @@ pub trait Net: Clone + Send + Sync + 'static {
     /// Connects.
     fn connect(&self, addr: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
-    /// Makes connects to `listener`'s address, which is `hold`'s, hang, as when
-    /// packets are dropped. Connections that wait to be accepted go on waiting.
+    /// Makes connects to a held address hang, as when packets are dropped.
+    /// Connections that wait in `listener` break nothing: they go on waiting.
     /// Fails as `Unsupported` where the network cannot.
     fn black_hole(
         &self,
         hold: &Self::Hold,
-        listener: &Self::Listener,
-    ) -> impl Future<Output = io::Result<()>> + Send;
+        listener: Option<Self::Listener>,
+    ) -> impl Future<Output = io::Result<Self::Hole>> + Send;
 
-    /// Ends a black hole.
+    /// Ends a black hole by listening again.
     fn reopen(
         &self,
         hold: &Self::Hold,
-        listener: &Self::Listener,
-    ) -> impl Future<Output = io::Result<()>> + Send;
+        hole: Self::Hole,
+    ) -> impl Future<Output = io::Result<Self::Listener>> + Send;
 
     /// Waits until bytes or the end are there, and leaves them there. Returns
     /// 0 at the end.
@@ -122,10 +125,15 @@ impl Drop for Ears {
     }
 }
 
+/// A listener whose queue is full of connections that nobody accepts.
+#[derive(Debug)]
+pub struct FullBacklog(Ears);
+
 impl Net for Loopback {
     type Stream = TcpStream;
     type Listener = Ears;
     type Hold = PortKeeper;
+    type Hole = FullBacklog;
 
     async fn reserve(&self, addr: SocketAddr) -> io::Result<(PortKeeper, SocketAddr)> {
         let keeper = PortKeeper::reserve_at(addr)?;
@@ -153,21 +161,21 @@ impl Net for Loopback {
     /// A backlog of 0 holds one connection on Linux: one that waits already, or
     /// the one made here. From then on the kernel drops every SYN. The listener is
     /// the same: closing it would reset what waits.
-    async fn black_hole(&self, hold: &PortKeeper, ears: &Ears) -> io::Result<()> {
+    async fn black_hole(&self, hold: &PortKeeper, ears: Option<Ears>) -> io::Result<FullBacklog> {
+        let ears = match ears {
+            Some(ears) => ears,
+            None => Ears::new(TcpListener::from_std(hold.listen(0)?)?),
+        };
         rustix::net::listen(&ears.listener, 0)?;
-        match timeout(FILLING, connect(hold.addr())).await {
-            Ok(Ok(filling)) => lock(&ears.filling).push(filling),
-            Ok(Err(error)) => {
-                rustix::net::listen(&ears.listener, BACKLOG)?;
-                return Err(error);
-            }
-            Err(_) => {}
+        if let Ok(Ok(filling)) = timeout(FILLING, connect(hold.addr())).await {
+            lock(&ears.filling).push(filling);
         }
-        Ok(())
+        Ok(FullBacklog(ears))
     }
 
-    async fn reopen(&self, _: &PortKeeper, ears: &Ears) -> io::Result<()> {
-        Ok(rustix::net::listen(&ears.listener, BACKLOG)?)
+    async fn reopen(&self, _: &PortKeeper, FullBacklog(ears): FullBacklog) -> io::Result<Ears> {
+        rustix::net::listen(&ears.listener, BACKLOG)?;
+        Ok(ears)
     }
 
     async fn readable(&self, stream: &mut TcpStream) -> io::Result<usize> {
@@ -187,6 +195,7 @@ impl Net for Exclusive {
     type Stream = TcpStream;
     type Listener = Ears;
     type Hold = (SocketAddr, Arc<Mutex<Option<TcpListener>>>);
+    type Hole = Infallible;
 
     async fn reserve(&self, addr: SocketAddr) -> io::Result<(Self::Hold, SocketAddr)> {
         let listener = TcpListener::bind(addr).await?;
@@ -210,12 +219,12 @@ impl Net for Exclusive {
         connect(addr).await
     }
 
-    async fn black_hole(&self, _: &Self::Hold, _: &Ears) -> io::Result<()> {
+    async fn black_hole(&self, _: &Self::Hold, _: Option<Ears>) -> io::Result<Infallible> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    async fn reopen(&self, _: &Self::Hold, _: &Ears) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    async fn reopen(&self, _: &Self::Hold, hole: Infallible) -> io::Result<Ears> {
+        match hole {}
     }
 
     async fn readable(&self, stream: &mut TcpStream) -> io::Result<usize> {

@@ -26,8 +26,8 @@ fn ask(world: &World, target: &str) -> (String, BufReader<TcpStream>) {
     (head.to_lowercase(), answer)
 }
 
-/// How many lines of a stream may be of other events: there is one a second.
-const PATIENCE: usize = 300;
+/// How many lines may be of other events: one of three lines comes each second.
+const PATIENCE: usize = 100;
 
 /// The data of the next event of this name.
 fn next(events: &mut impl BufRead, name: &str) -> Value {

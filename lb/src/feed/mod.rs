@@ -245,10 +245,17 @@ mod tests {
         assert!(!tap.is_watched());
         feed.watch(true);
         assert!(tap.is_watched());
+        feed.watch(false);
+        assert!(!tap.is_watched());
+    }
+
+    #[test]
+    fn a_worker_that_starts_while_somebody_watches_is_watched() {
+        let feed = Feed::default();
+        feed.watch(true);
         let late = feed.tap();
         assert!(late.is_watched());
         feed.watch(false);
-        assert!(!tap.is_watched() && !late.is_watched());
-        assert!(!feed.tap().is_watched());
+        assert!(!late.is_watched() && !feed.tap().is_watched());
     }
 }

@@ -34,6 +34,9 @@ pub(crate) use self::escaped::{Escaped, ends_or_controls};
 /// Text that may wait to be written; what comes beyond it is dropped.
 const BUFFER_LIMIT: usize = 4 * 1024 * 1024;
 
+/// How much of a buffer is kept for the next lines.
+const KEPT_BYTES: usize = 64 * 1024;
+
 /// Who may read a log that is made: queries have secrets in them.
 const LOG_MODE: u32 = 0o640;
 
@@ -232,6 +235,7 @@ impl Inner {
             }
             self.report(&mut lines, written, &mut failing);
             text.waiting.clear();
+            text.waiting.shrink_to(KEPT_BYTES);
             self.gather();
         }
         let lost = lines.take_lost();
@@ -313,5 +317,28 @@ impl Inner {
             drop(text);
             self.wake.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_leaves_no_large_buffer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let output = Output::start(Stream::File(path.clone())).unwrap();
+        let mut length = 0;
+        // The second takes the buffer of which the first was written.
+        for line in [1 << 20, 1] {
+            output.append(|text| text.resize(line, b'\n'));
+            length += line as u64;
+            while path.metadata().unwrap().len() < length {
+                thread::yield_now();
+            }
+        }
+        let kept = output.0.text().waiting.capacity();
+        assert!(kept <= KEPT_BYTES, "{kept}");
     }
 }

@@ -38,8 +38,7 @@ pub(super) struct Supervisor<N: Net> {
     hold: N::Hold,
     shared: Arc<Shared>,
     listener: Option<N::Listener>,
-    /// In its place, while connects hang.
-    hole: Option<N::Listener>,
+    hole: Option<N::Hole>,
     connections: JoinSet<()>,
     orders: Arc<Board<Orders>>,
     /// Counts revivals, from 1: what is ordered of one life leaves the next be.
@@ -143,12 +142,10 @@ impl<N: Net> Supervisor<N> {
         if self.listener.is_some() {
             return Ok(());
         }
-        if let Some(hole) = &self.hole {
-            self.net.reopen(&self.hold, hole).await?;
-            self.listener = self.hole.take();
-        } else {
-            self.listener = Some(self.net.listen(&self.hold).await?);
-        }
+        self.listener = Some(match self.hole.take() {
+            Some(hole) => self.net.reopen(&self.hold, hole).await?,
+            None => self.net.listen(&self.hold).await?,
+        });
         self.life += 1;
         self.stopping.clear();
         self.shared.record(EventKind::Revived { backend: Arc::clone(&self.shared.name) });
@@ -156,13 +153,9 @@ impl<N: Net> Supervisor<N> {
     }
 
     async fn black_hole(&mut self) -> io::Result<()> {
-        if let Some(listener) = &self.listener {
-            self.net.black_hole(&self.hold, listener).await?;
-            self.hole = self.listener.take();
-        } else if self.hole.is_none() {
-            let listener = self.net.listen(&self.hold).await?;
-            self.net.black_hole(&self.hold, &listener).await?;
-            self.hole = Some(listener);
+        if self.hole.is_none() {
+            let listener = self.listener.take();
+            self.hole = Some(self.net.black_hole(&self.hold, listener).await?);
         }
         self.shared.record(EventKind::BlackHoled { backend: Arc::clone(&self.shared.name) });
         Ok(())

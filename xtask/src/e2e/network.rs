@@ -68,6 +68,7 @@ impl Net for Network {
     type Stream = Stream;
     type Listener = Infallible;
     type Hold = Infallible;
+    type Hole = Infallible;
 
     async fn reserve(&self, _: SocketAddr) -> io::Result<(Infallible, SocketAddr)> {
         Err(io::ErrorKind::Unsupported.into())
@@ -88,11 +89,11 @@ impl Net for Network {
         }
     }
 
-    async fn black_hole(&self, hold: &Infallible, _: &Infallible) -> io::Result<()> {
+    async fn black_hole(&self, hold: &Infallible, _: Option<Infallible>) -> io::Result<Infallible> {
         match *hold {}
     }
 
-    async fn reopen(&self, hold: &Infallible, _: &Infallible) -> io::Result<()> {
+    async fn reopen(&self, hold: &Infallible, _: Infallible) -> io::Result<Infallible> {
         match *hold {}
     }
 

@@ -71,6 +71,7 @@ impl testbed::net::Net for Host {
     type Stream = Stream;
     type Listener = Listener;
     type Hold = Hold;
+    type Hole = Listener;
 
     async fn reserve(&self, addr: SocketAddr) -> io::Result<(Hold, SocketAddr)> {
         let listener = self.listen_on(addr)?;
@@ -91,14 +92,18 @@ impl testbed::net::Net for Host {
         self.connect_to(addr).await
     }
 
-    async fn black_hole(&self, hold: &Hold, _: &Listener) -> io::Result<()> {
+    async fn black_hole(&self, hold: &Hold, listener: Option<Listener>) -> io::Result<Listener> {
+        let listener = match listener {
+            Some(listener) => listener,
+            None => testbed::net::Net::listen(self, hold).await?,
+        };
         self.network.set_door(hold.addr, Some(Door::Silent));
-        Ok(())
+        Ok(listener)
     }
 
-    async fn reopen(&self, hold: &Hold, _: &Listener) -> io::Result<()> {
+    async fn reopen(&self, hold: &Hold, listener: Listener) -> io::Result<Listener> {
         self.network.set_door(hold.addr, None);
-        Ok(())
+        Ok(listener)
     }
 
     async fn readable(&self, stream: &mut Stream) -> io::Result<usize> {
