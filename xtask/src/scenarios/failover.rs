@@ -113,7 +113,7 @@ pub(super) fn received(backend: &Backend) -> impl FnMut(&Event) -> bool + '_ {
 
 async fn refused(w: &mut World) -> Result<()> {
     let [_, mortal @ ..] = w.backends(["A", "B", "C", "D", "E"]).await?;
-    w.balance(&w.probing("400ms")).await?;
+    w.balance(&w.probing("2s")).await?;
     let mut client = w.client("c")?;
     for (server, method) in mortal.iter().zip(["POST", "GET", "PUT", "PATCH"]) {
         let mark = w.log.len();
