@@ -94,8 +94,8 @@ struct Sample {
     counted: u64,
     /// What clients had seen before it was asked, and after.
     seen: [Seen; 2],
-    /// Small GETs on kept connections that were answered.
-    requests: usize,
+    /// Small GETs on kept connections that were answered since the sample before.
+    requests_per_second: f64,
     p50_ms: f64,
     p99_ms: f64,
 }
@@ -215,7 +215,7 @@ mod tests {
             connections: 12,
             counted: 100 * u64::from(second),
             seen: [Seen { answered: 100 * u64::from(second), failed: 0 }; 2],
-            requests: 100,
+            requests_per_second: 100.0,
             p50_ms: 1.0,
             p99_ms: 5.0,
         };

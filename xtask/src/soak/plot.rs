@@ -37,7 +37,7 @@ pub(super) fn all(samples: &[Sample]) -> String {
         ),
         ("Requests in flight", &[("in flight", |s| s.in_flight as f64)]),
         ("Answers of 2xx, by lb's own count", &[("answers", |s| s.counted as f64)]),
-        ("Requests a second", &[("requests", |s| s.requests as f64)]),
+        ("Requests a second", &[("requests", |s| s.requests_per_second)]),
         ("Latency of small GETs, ms", &[("median", |s| s.p50_ms), ("p99", |s| s.p99_ms)]),
     ];
     pictures.iter().map(|(title, lines)| picture(title, lines, samples)).collect()

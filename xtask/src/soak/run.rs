@@ -6,12 +6,13 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
+use fastrand::Rng;
 use testbed::{backend::Backend, log::Event};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -88,6 +89,14 @@ async fn at_rest(stage: &Stage, before: Option<Look>) -> Result<Look> {
     Ok(least)
 }
 
+/// A moment of the next second since `began`. Not an even one: what somebody does once
+/// a second as well, as giving memory back, would show its one end for minutes, and
+/// then the other (aliasing).
+fn moment_after(began: Instant, random: &mut Rng) -> Instant {
+    let next = began.elapsed().as_secs() + 1;
+    began + Duration::from_secs_f64(next as f64 + random.f64())
+}
+
 /// A run under way.
 struct Run {
     stage: Arc<Stage>,
@@ -103,9 +112,8 @@ impl Run {
     async fn load(&mut self) {
         let began = Instant::now();
         let mut churn = self.stage.churn(self.evidence.plan);
-        let mut seconds = interval(Duration::from_secs(1));
-        seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        seconds.tick().await;
+        let mut random = Rng::with_seed(self.evidence.plan.seed);
+        let mut next = moment_after(began, &mut random);
         let mut end = std::pin::pin!(asked_to_end());
         loop {
             tokio::select! {
@@ -118,10 +126,11 @@ impl Run {
                 why = &mut end => {
                     return self.evidence.failures.push(why.into());
                 }
-                _ = seconds.tick() => {
+                () = sleep_until(next) => {
                     if let Err(error) = self.sample(began).await {
                         return self.failed(&error).await;
                     }
+                    next = moment_after(began, &mut random);
                 }
             }
         }
@@ -143,8 +152,10 @@ impl Run {
             let place = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
             times.get(place).map_or(0.0, |time| time.as_secs_f64() * 1e3)
         };
+        let seconds = began.elapsed().as_secs_f64();
+        let before_it = self.evidence.samples.last().map_or(0.0, |sample| sample.seconds);
         let sample = Sample {
-            seconds: began.elapsed().as_secs_f64(),
+            seconds,
             life: look.life,
             memory_kib: look.memory_kib,
             descriptors: look.descriptors,
@@ -153,7 +164,7 @@ impl Run {
             connections: look.connections,
             counted: look.counted,
             seen: [before, after],
-            requests: times.len(),
+            requests_per_second: times.len() as f64 / (seconds - before_it),
             p50_ms: quantile(0.5),
             p99_ms: quantile(0.99),
         };
@@ -226,4 +237,23 @@ async fn asked(times: usize) -> &'static str {
         };
     }
     why
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn samples_are_of_one_second_each_and_of_all_its_parts() {
+        let (began, mut random) = (Instant::now(), Rng::with_seed(7));
+        let (mut seconds, mut tenths) = (Vec::new(), [0; 10]);
+        for _ in 0..1000 {
+            sleep_until(moment_after(began, &mut random)).await;
+            seconds.push(began.elapsed().as_secs());
+            tenths[began.elapsed().subsec_millis() as usize / 100] += 1;
+        }
+        assert!(seconds.is_sorted_by(|one, next| one < next), "{seconds:?}");
+        assert!(seconds[999] < 1010, "{seconds:?}");
+        assert!(tenths.iter().all(|count| (70..130).contains(count)), "{tenths:?}");
+    }
 }
