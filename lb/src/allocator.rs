@@ -1,28 +1,154 @@
-//! What the memory allocator keeps of what is free. Called by whoever runs an event
-//! loop: the workers, the admin API, the thread that cares for servers.
+//! Where memory comes from, and when it goes back.
 //!
-//! The one file of this workspace with `unsafe` in it: a call of a C library.
+//! The one file of this workspace with `unsafe` in it: calls of mimalloc, a C library.
+#![allow(unsafe_code, reason = "an allocator cannot be told anything safely")]
 
-use std::time::Duration;
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
-use tokio::time::{MissedTickBehavior, interval};
+use fastrand::Rng;
+use mimalloc::MiMalloc;
+use tokio::time::sleep;
 
-/// How long what is free may stay, for the next who needs as much.
-const PERIOD: Duration = Duration::from_secs(1);
+/// Blocks of such a size, in bytes, share a page of 512 KiB in mimalloc. It stays
+/// resident, as far as it was ever used, until the last of them is free.
+const SHARED: RangeInclusive<usize> = 8 * 1024 + 1..=64 * 1024;
+
+/// The smallest that has pages of its own.
+const ROOM: usize = *SHARED.end() + 1;
+
+/// How long what is free may stay, for the next who needs as much; in milliseconds.
+/// Drawn anew each time: at even steps all threads would be busy with it at once, and
+/// who looks at the memory as evenly would see one end of a saw's tooth for minutes,
+/// and then the other.
+const PERIOD: RangeInclusive<u64> = 500..=1500;
+
+/// mimalloc, which is asked for a little more than 64 KiB where it is asked for more than
+/// 8: a buffer that is free can be given back by itself, and what is never written of its
+/// room takes no memory. A buffer that grows need not be moved.
+#[derive(Debug)]
+pub struct Allocator;
+
+fn roomy(size: usize) -> usize {
+    if SHARED.contains(&size) { ROOM } else { size }
+}
+
+// SAFETY: each block is mimalloc's, at least as large as was asked for, and aligned so.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let roomy = Layout::from_size_align(roomy(layout.size()), layout.align());
+        // SAFETY: neither is of no size if `layout` is not.
+        unsafe { MiMalloc.alloc(roomy.unwrap_or(layout)) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if !SHARED.contains(&layout.size()) {
+            // SAFETY: as the caller's.
+            return unsafe { MiMalloc.alloc_zeroed(layout) };
+        }
+        // SAFETY: as the caller's.
+        let block = unsafe { self.alloc(layout) };
+        if !block.is_null() {
+            // SAFETY: it has as many bytes. Those behind them are nobody's.
+            unsafe { block.write_bytes(0, layout.size()) };
+        }
+        block
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: mimalloc knows by itself how large the block is; `layout` is looked at
+        // for the alignment alone.
+        unsafe { MiMalloc.realloc(block, layout, roomy(size)) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as the caller's; mimalloc knows by itself how large the block is.
+        unsafe { MiMalloc.dealloc(block, layout) };
+    }
+}
 
 /// Gives back to the operating system what is free of this thread's memory and of
 /// what ended threads have left, again and again, for ever, if the program allocates
 /// by mimalloc. By itself that keeps a little more with each new peak of what is in
-/// use.
-#[allow(unsafe_code, reason = "mimalloc has no safe way to give memory back")]
+/// use. Called by whoever runs an event loop: the workers, the admin API, the thread
+/// that cares for servers.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a fork of the thread's generator, which a simulation seeds"
+)]
 pub(crate) async fn give_back() {
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut random = Rng::new();
     loop {
-        ticks.tick().await;
+        sleep(Duration::from_millis(random.u64(PERIOD))).await;
         // SAFETY: any thread may call it at any time. It takes no pointer; the heap is
         // the caller's own, thread-local; what ended threads have left is claimed piece
         // by piece with atomics; a thread without a heap returns at once.
         unsafe { libmimalloc_sys::mi_collect(true) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Around all edges.
+    const SIZES: [usize; 10] =
+        [1, 8 * 1024, 8 * 1024 + 1, 10_000, 64 * 1024, ROOM, ROOM + 5000, 1 << 20, 40_000, 100];
+
+    fn layout(size: usize, align: usize) -> Layout {
+        Layout::from_size_align(size, align).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_stays_whatever_the_block_grows_or_shrinks_to() {
+        for (align, begin) in [1, 8, 64, 4096, 1 << 17]
+            .into_iter()
+            .flat_map(|align| SIZES.iter().map(move |begin| (align, *begin)))
+        {
+            // SAFETY: no more is read and written than was asked for.
+            unsafe {
+                let mut size = begin;
+                let mut block = Allocator.alloc_zeroed(layout(size, align));
+                assert!((0..size).all(|at| *block.add(at) == 0), "{size} {align}");
+                for next in SIZES {
+                    block.write_bytes(7, size);
+                    block = Allocator.realloc(block, layout(size, align), next);
+                    assert!((0..size.min(next)).all(|at| *block.add(at) == 7), "{size} to {next}");
+                    assert_eq!(block.align_offset(align), 0, "{size} to {next}");
+                    size = next;
+                }
+                Allocator.dealloc(block, layout(size, align));
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_are_written_where_somebody_else_wrote() {
+        for size in SIZES {
+            // SAFETY: as above.
+            unsafe {
+                let used = Allocator.alloc(layout(size, 1));
+                used.write_bytes(7, size);
+                Allocator.dealloc(used, layout(size, 1));
+                let block = Allocator.alloc_zeroed(layout(size, 1));
+                assert!((0..size).all(|at| *block.add(at) == 0), "{size}");
+                Allocator.dealloc(block, layout(size, 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_grows_within_its_room_is_not_moved() {
+        // SAFETY: as above.
+        unsafe {
+            let block = Allocator.alloc(layout(100, 1));
+            let block = Allocator.realloc(block, layout(100, 1), 10_000);
+            let grown = Allocator.realloc(block, layout(10_000, 1), 64 * 1024);
+            assert_eq!(block, grown);
+            Allocator.dealloc(grown, layout(64 * 1024, 1));
+        }
     }
 }

@@ -36,7 +36,7 @@ pub mod admin;
 
 pub mod accept;
 pub mod access_log;
-mod allocator;
+pub mod allocator;
 pub mod cli;
 pub mod client;
 pub mod documents;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use lb::{
     access_log::AccessLog,
+    allocator::Allocator,
     cli::{AdminCommand, Cli, Loader, Task},
     config::Config,
     control::Control,
@@ -31,7 +32,7 @@ use tokio::{
 use tracing::info;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// How long the last lines of the logs may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
