@@ -77,7 +77,7 @@ fn minutes(text: &str) -> Result<f64, String> {
     minutes.ok_or_else(|| "expected 0.1 to 100000".into())
 }
 
-/// One second of the run.
+/// One look at the run, about once a second.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Sample {
     /// Since the load began.
@@ -94,7 +94,7 @@ struct Sample {
     counted: u64,
     /// What clients had seen before it was asked, and after.
     seen: [Seen; 2],
-    /// Small GETs on kept connections that were answered since the sample before.
+    /// Small GETs on kept connections that were answered since the look before.
     requests_per_second: f64,
     p50_ms: f64,
     p99_ms: f64,

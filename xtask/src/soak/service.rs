@@ -76,18 +76,26 @@ impl Service {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Puts `text` in the file's place, as an editor does, and sends SIGHUP.
+    /// Puts `text` in the file's place, as an editor does, and sends SIGHUP; before it
+    /// the same with a `mistake`, if there is one. Nobody starts in between: one that
+    /// starts with a mistake rightly refuses to.
     ///
     /// # Errors
-    /// It is not read, or not found to be `good`.
-    pub(super) async fn reload(&self, text: &str, good: bool) -> Result<()> {
+    /// One is not read, or not found to be what it is.
+    pub(super) async fn reload(&self, mistake: Option<&str>, text: &str) -> Result<()> {
         let current = self.current.lock().await;
+        if let Some(mistake) = mistake {
+            self.put(&current, mistake, " refused, everything stays as it was").await?;
+        }
+        self.put(&current, text, " applied").await
+    }
+
+    async fn put(&self, current: &Current, text: &str, said: &str) -> Result<()> {
         let (file, new) = (self.file("lb.yaml"), self.file("lb.yaml.new"));
         fs::write(&new, text)?;
         let mark = current.log.len();
         fs::rename(new, file)?;
         current.balancer.hang_up()?;
-        let said = if good { " applied" } else { " refused, everything stays as it was" };
         current.balancer.prints(mark, said).await.context("a reload")?;
         Ok(())
     }
