@@ -20,6 +20,9 @@ const SHARED: RangeInclusive<usize> = 8 * 1024 + 1..=64 * 1024;
 /// The smallest that has pages of its own.
 const ROOM: usize = *SHARED.end() + 1;
 
+// Elsewhere mimalloc's sizes are others.
+const _: () = assert!(size_of::<usize>() == 8);
+
 /// How long what is free may stay, for the next who needs as much; in milliseconds.
 /// Drawn anew each time: at even steps all threads would be busy with it at once, and
 /// who looks at the memory as evenly would see one end of a saw's tooth for minutes,
@@ -32,24 +35,28 @@ const PERIOD: RangeInclusive<u64> = 500..=1500;
 #[derive(Debug)]
 pub struct Allocator;
 
-fn roomy(size: usize) -> usize {
-    if SHARED.contains(&size) { ROOM } else { size }
+fn roomy(layout: Layout) -> Layout {
+    if !SHARED.contains(&layout.size()) {
+        return layout;
+    }
+    Layout::from_size_align(ROOM, layout.align()).unwrap_or(layout)
 }
 
-// SAFETY: each block is mimalloc's, at least as large as was asked for, and aligned so.
+// SAFETY: mimalloc knows each block by the layout that `roomy` makes of the caller's, in
+// all four. That is as aligned and at least as large, so it is of no size only if the
+// caller's is.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let roomy = Layout::from_size_align(roomy(layout.size()), layout.align());
-        // SAFETY: neither is of no size if `layout` is not.
-        unsafe { MiMalloc.alloc(roomy.unwrap_or(layout)) }
+        // SAFETY: as above.
+        unsafe { MiMalloc.alloc(roomy(layout)) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if !SHARED.contains(&layout.size()) {
-            // SAFETY: as the caller's.
+            // SAFETY: `roomy` leaves it as it is.
             return unsafe { MiMalloc.alloc_zeroed(layout) };
         }
-        // SAFETY: as the caller's.
+        // SAFETY: as above.
         let block = unsafe { self.alloc(layout) };
         if !block.is_null() {
             // SAFETY: it has as many bytes. Those behind them are nobody's.
@@ -59,14 +66,14 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: mimalloc knows by itself how large the block is; `layout` is looked at
-        // for the alignment alone.
-        unsafe { MiMalloc.realloc(block, layout, roomy(size)) }
+        let size = if SHARED.contains(&size) { ROOM } else { size };
+        // SAFETY: as above; `ROOM` is less than whatever overflows.
+        unsafe { MiMalloc.realloc(block, roomy(layout), size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as the caller's; mimalloc knows by itself how large the block is.
-        unsafe { MiMalloc.dealloc(block, layout) };
+        // SAFETY: as above.
+        unsafe { MiMalloc.dealloc(block, roomy(layout)) };
     }
 }
 
@@ -92,6 +99,8 @@ pub(crate) async fn give_back() {
 
 #[cfg(test)]
 mod tests {
+    use procfs::process::{MemoryPageFlags, PageInfo, Process};
+
     use super::*;
 
     /// Around all edges.
@@ -102,23 +111,32 @@ mod tests {
         Layout::from_size_align(size, align).unwrap()
     }
 
+    #[track_caller]
+    fn check(block: *mut u8, size: usize, align: usize, content: u8) {
+        // SAFETY: so many bytes are the block's, as is asserted first.
+        unsafe {
+            assert!(libmimalloc_sys::mi_usable_size(block.cast()) >= size, "{size} {align}");
+            assert_eq!(block.align_offset(align), 0, "{size} {align}");
+            assert!((0..size).all(|at| *block.add(at) == content), "{size} {align}");
+        }
+    }
+
     #[test]
     fn what_was_written_stays_whatever_the_block_grows_or_shrinks_to() {
-        for (align, begin) in [1, 8, 64, 4096, 1 << 17]
-            .into_iter()
-            .flat_map(|align| SIZES.iter().map(move |begin| (align, *begin)))
-        {
-            // SAFETY: no more is read and written than was asked for.
+        let aligns = [1, 8, 64, 4096, 1 << 17];
+        for (align, begin) in aligns.into_iter().flat_map(|align| SIZES.map(|size| (align, size))) {
+            // SAFETY: no more is written than was asked for.
             unsafe {
                 let mut size = begin;
                 let mut block = Allocator.alloc_zeroed(layout(size, align));
-                assert!((0..size).all(|at| *block.add(at) == 0), "{size} {align}");
+                check(block, size, align, 0);
                 for next in SIZES {
                     block.write_bytes(7, size);
                     block = Allocator.realloc(block, layout(size, align), next);
-                    assert!((0..size.min(next)).all(|at| *block.add(at) == 7), "{size} to {next}");
-                    assert_eq!(block.align_offset(align), 0, "{size} to {next}");
+                    check(block, size.min(next), align, 7);
                     size = next;
+                    block.write_bytes(7, size);
+                    check(block, size, align, 7);
                 }
                 Allocator.dealloc(block, layout(size, align));
             }
@@ -134,7 +152,7 @@ mod tests {
                 used.write_bytes(7, size);
                 Allocator.dealloc(used, layout(size, 1));
                 let block = Allocator.alloc_zeroed(layout(size, 1));
-                assert!((0..size).all(|at| *block.add(at) == 0), "{size}");
+                check(block, size, 1, 0);
                 Allocator.dealloc(block, layout(size, 1));
             }
         }
@@ -149,6 +167,41 @@ mod tests {
             let grown = Allocator.realloc(block, layout(10_000, 1), 64 * 1024);
             assert_eq!(block, grown);
             Allocator.dealloc(grown, layout(64 * 1024, 1));
+        }
+    }
+
+    /// How many of the pages from `block` on are resident.
+    fn resident(block: *mut u8, size: usize) -> usize {
+        let page = usize::try_from(procfs::page_size()).unwrap();
+        let pages = block.addr() / page..(block.addr() + size).div_ceil(page);
+        let infos = Process::myself().unwrap().pagemap().unwrap().get_range_info(pages).unwrap();
+        let is_present = |info: &PageInfo| match info {
+            PageInfo::MemoryPage(flags) => flags.contains(MemoryPageFlags::PRESENT),
+            PageInfo::SwapPage(_) => false,
+        };
+        infos.iter().filter(|info| is_present(info)).count()
+    }
+
+    #[test]
+    fn each_free_buffer_is_given_back_though_its_neighbours_are_in_use() {
+        for size in [10_000, 64 * 1024] {
+            // SAFETY: as above; a freed block's address is looked at, not what is there.
+            unsafe {
+                let blocks = [(); 16].map(|()| Allocator.alloc(layout(size, 1)));
+                for block in blocks {
+                    block.write_bytes(7, size);
+                    assert!(resident(block, size) >= size / 4096, "{size}");
+                }
+                for block in blocks.into_iter().step_by(2) {
+                    Allocator.dealloc(block, layout(size, 1));
+                }
+                libmimalloc_sys::mi_collect(true);
+                for pair in blocks.chunks(2) {
+                    assert_eq!(resident(pair[0], size), 0, "{size}");
+                    check(pair[1], size, 1, 7);
+                    Allocator.dealloc(pair[1], layout(size, 1));
+                }
+            }
         }
     }
 }
