@@ -13,15 +13,13 @@ use fastrand::Rng;
 use mimalloc::MiMalloc;
 use tokio::time::sleep;
 
-/// Blocks of such a size, in bytes, share a page of 512 KiB in mimalloc. It stays
-/// resident, as far as it was ever used, until the last of them is free.
+/// Blocks of such a size, in bytes, share a page of 512 KiB in mimalloc, where pointers
+/// have 64 bits. It stays resident, as far as it was ever used, until the last of them
+/// is free.
 const SHARED: RangeInclusive<usize> = 8 * 1024 + 1..=64 * 1024;
 
 /// The smallest that has pages of its own.
 const ROOM: usize = *SHARED.end() + 1;
-
-// Elsewhere mimalloc's sizes are others.
-const _: () = assert!(size_of::<usize>() == 8);
 
 /// How long what is free may stay, for the next who needs as much; in milliseconds.
 /// Drawn anew each time: at even steps all threads would be busy with it at once, and
@@ -35,8 +33,13 @@ const PERIOD: RangeInclusive<u64> = 500..=1500;
 #[derive(Debug)]
 pub struct Allocator;
 
+/// Whether a block of so many bytes would share a page.
+fn is_shared(size: usize) -> bool {
+    cfg!(target_pointer_width = "64") && SHARED.contains(&size)
+}
+
 fn roomy(layout: Layout) -> Layout {
-    if !SHARED.contains(&layout.size()) {
+    if !is_shared(layout.size()) {
         return layout;
     }
     Layout::from_size_align(ROOM, layout.align()).unwrap_or(layout)
@@ -52,7 +55,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if !SHARED.contains(&layout.size()) {
+        if !is_shared(layout.size()) {
             // SAFETY: `roomy` leaves it as it is.
             return unsafe { MiMalloc.alloc_zeroed(layout) };
         }
@@ -66,7 +69,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let size = if SHARED.contains(&size) { ROOM } else { size };
+        let size = if is_shared(size) { ROOM } else { size };
         // SAFETY: as above; `ROOM` is less than whatever overflows.
         unsafe { MiMalloc.realloc(block, roomy(layout), size) }
     }
