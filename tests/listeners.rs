@@ -76,6 +76,16 @@ fn a_port_or_another_process_leaves_the_sockets_alone() {
     assert_ne!(Running::start(command).port_after("ready proxy="), address.port());
 }
 
+#[test]
+fn an_ipv4_address_may_be_spelt_as_one_of_ipv6() {
+    let (_backend, port) = backend();
+    let mut command = lb();
+    command.args(["--bind", "::ffff:127.0.0.1", "--port", "0", "--backend", &port]);
+    let running = Running::start(command);
+    assert!(running.line("ready proxy=").contains("proxy=127.0.0.1:"));
+    assert!(get(running.port_after("ready proxy=")).starts_with("HTTP/1.1 200 OK"));
+}
+
 #[track_caller]
 fn check(command: Command, code: i32, sentence: &str) {
     let (status, printed) = Running::start(command).ended();

@@ -30,6 +30,9 @@ pub(crate) fn leading_empty(bytes: &[u8]) -> usize {
     }
 }
 
+/// The longest line with a chunk's size and extensions, in bytes.
+pub(crate) const CHUNK_LINE_LIMIT: usize = 4 * 1024;
+
 /// What is left of a message behind its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
@@ -44,10 +47,12 @@ pub(crate) enum Rest {
 /// Where in a chunked body the stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Chunks {
-    /// In the line with a chunk's size; the size so far.
-    Size(u64),
+    /// In the line with a chunk's size, which has so many bytes so far; the size so far.
+    Size(u64, usize),
     /// Behind the size, in the same line.
-    Extension(u64),
+    Extension(u64, usize),
+    /// In such a line that is too long.
+    Endless,
     /// So many bytes of the chunk, its line end included, are left.
     Data(u64),
     /// In the trailers; whether the line at hand has anything in it.
@@ -57,7 +62,12 @@ pub(crate) enum Chunks {
 impl Rest {
     /// The beginning of a chunked body.
     pub(crate) fn chunked() -> Self {
-        Rest::Chunked(Chunks::Size(0))
+        Rest::Chunked(Chunks::Size(0, 0))
+    }
+
+    /// Whether a line with a chunk's size is longer than [`CHUNK_LINE_LIMIT`].
+    pub(crate) fn is_endless(&self) -> bool {
+        *self == Rest::Chunked(Chunks::Endless)
     }
 
     /// How many of `bytes` belong to the message; moves on behind them.
@@ -93,22 +103,28 @@ impl Chunks {
                 at += here;
                 *left -= here as u64;
                 if *left == 0 {
-                    *self = Chunks::Size(0);
+                    *self = Chunks::Size(0, 0);
                 }
                 continue;
             }
             at += 1;
             *self = match (*self, byte) {
-                (Chunks::Size(0) | Chunks::Extension(0), b'\n') => Chunks::Trailer(false),
-                (Chunks::Size(size) | Chunks::Extension(size), b'\n') => {
+                (Chunks::Size(0, _) | Chunks::Extension(0, _), b'\n') => Chunks::Trailer(false),
+                (Chunks::Size(size, _) | Chunks::Extension(size, _), b'\n') => {
                     Chunks::Data(size.saturating_add(2))
                 }
-                (Chunks::Size(size), digit) => match char::from(digit).to_digit(16) {
+                (
+                    Chunks::Size(_, CHUNK_LINE_LIMIT..) | Chunks::Extension(_, CHUNK_LINE_LIMIT..),
+                    _,
+                ) => Chunks::Endless,
+                (Chunks::Size(size, line), digit) => match char::from(digit).to_digit(16) {
                     Some(digit) => {
-                        Chunks::Size(size.saturating_mul(16).saturating_add(digit.into()))
+                        let size = size.saturating_mul(16).saturating_add(digit.into());
+                        Chunks::Size(size, line + 1)
                     }
-                    None => Chunks::Extension(size),
+                    None => Chunks::Extension(size, line + 1),
                 },
+                (Chunks::Extension(size, line), _) => Chunks::Extension(size, line + 1),
                 (Chunks::Trailer(false), b'\n') => return Some(at),
                 (Chunks::Trailer(_), b'\n') => Chunks::Trailer(false),
                 (Chunks::Trailer(full), b'\r') => Chunks::Trailer(full),
@@ -167,6 +183,26 @@ mod tests {
         check(Rest::chunked(), "5\r\nGET /\r\n0\r\n\r\n");
         check(Rest::chunked(), "0A;n=\"v\"\r\n0\r\n\r\n0\r\n\r\n\r\n00\r\n\r\n");
         check(Rest::chunked(), "1\r\nx\r\n0 ;x\r\nA: 1\r\nB: 2\r\n\r\n");
+    }
+
+    #[test]
+    fn a_line_of_a_chunk_that_is_too_long_is_told_however_it_is_cut() {
+        for fill in ["0", " ", "0;", "7 "] {
+            let line = |length: usize| fill.repeat(length)[..length].to_string() + "\r\n";
+            for piece in [1, 1000, 100_000] {
+                let is_endless = |length| {
+                    let mut rest = Rest::chunked();
+                    let told = |bytes: &[u8]| {
+                        rest.advance(bytes);
+                        rest.is_endless()
+                    };
+                    line(length).as_bytes().chunks(piece).any(told)
+                };
+                assert!(!is_endless(CHUNK_LINE_LIMIT - 1), "{fill:?} by {piece}");
+                assert!(is_endless(CHUNK_LINE_LIMIT + 1), "{fill:?} by {piece}");
+                assert!(is_endless(100 * CHUNK_LINE_LIMIT), "{fill:?} by {piece}");
+            }
+        }
     }
 
     #[test]

@@ -118,7 +118,8 @@ fn listen<N: Net>(net: &N, config: &Config) -> Result<Vec<N::Listener>> {
         let inherit = |&fd| net.inherit(fd).with_context(|| format!("cannot listen on fd:{fd}"));
         return config.inherited.iter().map(inherit).collect();
     }
-    let address = config.bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    // Sockets of IPv6 are for that alone.
+    let address = config.bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_canonical();
     let first = listen_on(net, SocketAddr::new(address, config.port))?;
     if config.bind.is_some() {
         return Ok(vec![first]);

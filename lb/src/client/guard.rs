@@ -47,6 +47,8 @@ pub(super) struct Guard<S> {
     state: State,
     /// Read from the socket, not yet handed to hyper.
     ahead: Vec<u8>,
+    /// How many bytes of empty lines were skipped before the next head.
+    empty: usize,
     /// When the head at hand began to arrive; `None` if it has not, or nobody
     /// has waited for its rest yet.
     head_began: Option<Instant>,
@@ -84,6 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             timeouts,
             state: NEXT_HEAD,
             ahead,
+            empty: 0,
             head_began: None,
             stuck: None,
             timer,
@@ -94,6 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     /// hyper has parsed the head; `rest` is what follows it.
     pub(super) fn head_parsed(&mut self, rest: Rest) {
         self.state = if rest == Rest::Nothing { NEXT_HEAD } else { State::Body(rest) };
+        self.empty = 0;
     }
 
     /// Whether a request has begun to arrive, and no more than that.
@@ -137,8 +141,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
 
     /// Looks for the end of the head in `ahead`; true if it may be handed over.
     fn search(&mut self, searched: usize) -> bool {
-        let empty = leading_empty(&self.ahead);
-        self.ahead.drain(..empty);
+        let empty = self.skip_empty();
+        if self.empty > LINE_LIMIT {
+            self.refuse(Reason::BadRequest);
+            return false;
+        }
         let from = searched.saturating_sub(empty);
         let end = head_end(&self.ahead, from);
         if let Some(reason) = beyond_limits(&self.ahead[..end.unwrap_or(self.ahead.len())]) {
@@ -155,6 +162,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             None => State::Head { searched: self.ahead.len().saturating_sub(2) },
         };
         end.is_some()
+    }
+
+    /// Drops the empty lines before a head; says how many bytes they were.
+    fn skip_empty(&mut self) -> usize {
+        let empty = leading_empty(&self.ahead);
+        self.ahead.drain(..empty);
+        self.empty += empty;
+        empty
     }
 
     fn poll_head(
@@ -198,11 +213,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     /// While a request is being answered: nothing is handed over, but the end
     /// of the connection, which may follow what was sent ahead.
     fn poll_end(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.client.sent_all.set(true);
         loop {
-            // Empty lines are nothing, however many.
-            let empty = leading_empty(&self.ahead);
-            self.ahead.drain(..empty);
-            if self.ahead.len() >= AHEAD_LIMIT {
+            self.skip_empty();
+            if self.ahead.len() + self.empty >= AHEAD_LIMIT {
                 break;
             }
             let before = buf.filled().len();
@@ -215,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             self.ahead.extend_from_slice(read);
             buf.set_filled(before);
         }
-        if !self.ahead.is_empty() {
+        if self.ahead.len() + self.empty > 0 {
             self.client.reader.set(Some(cx.waker().clone()));
         }
         Poll::Pending
@@ -287,6 +301,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             self.ahead.drain(..own);
         }
         self.head_parsed(rest);
+        if rest.is_endless() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         Poll::Ready(Ok(()))
     }
 

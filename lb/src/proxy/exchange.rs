@@ -45,6 +45,8 @@ pub struct Client {
     pub has_asked: Cell<bool>,
     /// Whether a request of it is being answered.
     pub active: Cell<bool>,
+    /// Whether that request has been read to its end.
+    pub sent_all: Cell<bool>,
     /// Who has read ahead, and waits until the request at hand is over.
     pub reader: Cell<Option<Waker>>,
     /// What is left of a request whose answer is over. It holds on to this
@@ -72,6 +74,7 @@ impl Client {
             is_http10: Cell::default(),
             has_asked: Cell::new(has_asked),
             active: Cell::default(),
+            sent_all: Cell::default(),
             reader: Cell::default(),
             rest: RefCell::default(),
             told_the_last: Cell::default(),
@@ -125,6 +128,7 @@ impl<N: Net> Exchange<N> {
         worker.load.request_began();
         client.has_asked.set(true);
         client.active.set(true);
+        client.sent_all.set(false);
         let settings = worker.settings();
         if settings.debug {
             worker.log.debug_request(client.address, request);
@@ -279,6 +283,11 @@ impl<N: Net> Exchange<N> {
     pub fn goes_on(self: Box<Self>, rest: impl FnOnce(Box<Self>) -> Rest) {
         let client = self.client.clone();
         client.rest.replace(Some(rest(self)));
+    }
+
+    /// Whether the client has sent its request to the end.
+    pub fn has_sent_all(&self) -> bool {
+        self.client.sent_all.get()
     }
 
     /// The client broke off in the middle of its request.

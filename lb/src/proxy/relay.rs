@@ -210,7 +210,12 @@ async fn see_off<N: Net>(
         timer.as_mut().reset(progressed + patience);
         tokio::select! {
             biased;
-            sent = poll_fn(|cx| wire.poll_upload(cx)) => break sent,
+            sent = poll_fn(|cx| {
+                if exchange.has_sent_all() {
+                    request.expect_no_more();
+                }
+                wire.poll_upload(cx)
+            }) => break sent,
             () = departure.until_cut() => return request.abandon(),
             () = timer.as_mut() => {}
         }

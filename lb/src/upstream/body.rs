@@ -41,6 +41,8 @@ struct Source {
     /// Whether `kept` is all that has been read.
     whole: bool,
     ended: bool,
+    /// Whether no more comes than hyper has read already.
+    all_read: bool,
     /// Why no more of it comes.
     failure: Option<Reason>,
     /// The most bytes that it may have.
@@ -68,6 +70,7 @@ impl RequestBody {
             load: load.clone(),
             whole: true,
             ended: false,
+            all_read: false,
             failure: None,
             limit,
             progressed: now,
@@ -126,6 +129,19 @@ impl RequestBody {
         reader.iter().for_each(Waker::wake_by_ref);
     }
 
+    /// The client has sent all of it. hyper does not tell the end of a body whose
+    /// trailers came behind the answer before the next request does, which waits for
+    /// this one's end; nor the trailers, which are lost (RFC 9110 §6.5.1).
+    pub fn expect_no_more(&self) {
+        let Some(source) = &self.0 else { return };
+        let mut source = source.borrow_mut();
+        if !std::mem::replace(&mut source.all_read, true) {
+            let reader = source.reader.take();
+            drop(source);
+            reader.iter().for_each(Waker::wake_by_ref);
+        }
+    }
+
     /// Hands it over; here is no body any more.
     pub fn take(&mut self) -> Self {
         RequestBody(self.0.take())
@@ -175,7 +191,11 @@ impl Source {
 
     /// Reads the next piece from the client.
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Polled {
-        let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+        let polled = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending if self.all_read => None,
+            polled => ready!(polled),
+        };
+        let frame = match polled {
             None => {
                 self.ended = true;
                 return Poll::Ready(None);

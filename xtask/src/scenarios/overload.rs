@@ -12,7 +12,7 @@ use testbed::{
     log::{Event, EventKind},
     net::{Loopback, Net},
 };
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
 use super::{
     raw::{Raw, ask, expect_refusal},
@@ -65,6 +65,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         endless_trailers,
         Wall,
         "trailers and chunk extensions without an end are refused, and nobody's delay"
+    ),
+    scenario!(
+        61,
+        "overload",
+        endless_lines,
+        Wall,
+        "leading zeros, blanks and empty lines without an end are cut off, and nobody's delay"
+    ),
+    scenario!(
+        57,
+        "overload",
+        endless_interim_answers,
+        Wall,
+        "interim answers without an end are a bad answer, and nobody's delay"
     ),
     scenario!(
         72,
@@ -291,6 +305,64 @@ async fn endless_trailers(w: &mut World) -> Result<()> {
     for bytes in [format!("0\r\n{field}"), format!("0\r\nX-Long: {value}"), format!("5;{value}")] {
         let mut raw = goes_on(w, &bytes).await?;
         expect_refusal(&raw.rest().await?, 400, "client_body")?;
+        normal.undisturbed(w).await?;
+    }
+    Ok(())
+}
+
+/// Whoever sends for as long as it is taken, as fast as it is.
+async fn floods(mut raw: Raw, head: &str, piece: &str) {
+    let all = piece.repeat(64 * 1024 / piece.len());
+    let mut sent = raw.write(head).await;
+    while sent.is_ok() {
+        sent = raw.write(&all).await;
+    }
+}
+
+async fn endless_lines(w: &mut World) -> Result<()> {
+    const FLOODS: usize = 8;
+    w.expect_no_change();
+    w.expect_errors();
+    w.backends(["A"]).await?;
+    w.balance(&["--workers", "1"]).await?;
+    let mut normal = Normal::calm(w).await?;
+    let blanks = format!("{CHUNKED}1");
+    for (head, piece) in [(CHUNKED, "0"), (&blanks, " "), (&blanks, "\t"), ("", "\r\n")] {
+        let began = w.stopwatch()?;
+        let mut all = Vec::new();
+        for _ in 0..FLOODS {
+            all.push(Raw::connect(w).await?);
+        }
+        let mut flood: JoinSet<()> = JoinSet::new();
+        let (head, piece) = (head.to_string(), piece.to_string());
+        for raw in all {
+            let (head, piece) = (head.clone(), piece.clone());
+            flood.spawn(async move { floods(raw, &head, &piece).await });
+        }
+        normal.undisturbed(w).await?;
+        let patience = w.patience(normal.calm)?;
+        let ended = timeout(patience, flood.join_all()).await;
+        ensure!(ended.is_ok(), "{piece:?} for ever is taken for {:?}", began.elapsed());
+    }
+    Ok(())
+}
+
+async fn endless_interim_answers(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    w.expect_no_change();
+    let [a, _] = w.backends(["A", "B"]).await?;
+    w.balance(&["--workers", "1"]).await?;
+    let mut normal = Normal::calm(w).await?;
+    for answer in ["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early\r\nA: b\r\n\r\n", "\r\n"] {
+        let mark = w.log.len();
+        a.arm(Fault::RawAnswer(answer.repeat(4_000_000 / answer.len()).into()), 1);
+        let mut reply = None;
+        while w.log.count(mark, |event| arrived(event) && event.backend() == Some("A")) == 0 {
+            reply = Some(normal.client.post("/", "once").await?);
+        }
+        let reply = reply.context("nobody asked")?;
+        ensure!(reply.status == 502, "{answer:?} over and over: a POST got {}", reply.status);
+        ensure!(reply.header("x-lb-reason") == Some("bad_answer"), "{reply:?}");
         normal.undisturbed(w).await?;
     }
     Ok(())

@@ -243,18 +243,20 @@ async fn early_answer(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// The beginning of an upload of `body`, one half of it, and the other.
-fn halves(status: u16, chunked: bool, body: &[u8]) -> [Vec<u8>; 2] {
+/// The beginning of an upload of `body`, one half of it, and the other; in chunks
+/// with this behind them, if any.
+fn halves(status: u16, trailers: Option<&str>, body: &[u8]) -> [Vec<u8>; 2] {
     let head = format!("POST /?status={status} HTTP/1.1\r\nHost: test\r\n");
     let (first, second) = body.split_at(body.len() / 2);
-    if !chunked {
+    let Some(trailers) = trailers else {
         let head = format!("{head}Content-Length: {}\r\n\r\n", body.len());
         return [[head.as_bytes(), first].concat(), second.to_vec()];
-    }
+    };
     let head = format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", first.len());
     let between = format!("\r\n{:x}\r\n", second.len());
     let first = [head.as_bytes(), first].concat();
-    [first, [between.as_bytes(), second, b"\r\n0\r\n\r\n"].concat()]
+    let end = format!("\r\n0\r\n{trailers}\r\n");
+    [first, [between.as_bytes(), second, end.as_bytes()].concat()]
 }
 
 async fn upload_behind_its_answer(w: &mut World) -> Result<()> {
@@ -262,9 +264,11 @@ async fn upload_behind_its_answer(w: &mut World) -> Result<()> {
     w.balance(&[]).await?;
     a.set_fault(Fault::EarlyAnswer);
     let mut raw = Raw::connect(w).await?;
-    for (number, status) in [200, 204, 302, 200, 204, 302].into_iter().enumerate() {
+    let framings = [None, Some(""), Some("X-T: 1\r\n")];
+    let all = framings.into_iter().cycle().zip([200, 204, 302, 302, 200, 204, 204, 302, 200]);
+    for (number, (trailers, status)) in all.enumerate() {
         let body = pattern(number as u64, 300_000);
-        let [first, second] = halves(status, number % 2 == 0, &body);
+        let [first, second] = halves(status, trailers, &body);
         let mark = w.log.len();
         raw.write(first).await?;
         let answer = raw.answer("POST").await?;
@@ -289,10 +293,10 @@ async fn half_an_upload_behind_its_answer(w: &mut World) -> Result<()> {
     let [a] = w.backends(["A"]).await?;
     w.balance(&["--body-timeout", "1s"]).await?;
     a.set_fault(Fault::EarlyAnswer);
-    for (chunked, leaves) in [(false, true), (true, true), (false, false), (true, false)] {
+    for (trailers, leaves) in [(None, true), (Some(""), true), (None, false), (Some(""), false)] {
         let mark = w.log.len();
         let mut raw = Raw::connect(w).await?;
-        let [first, _] = halves(200, chunked, &[7; 1000]);
+        let [first, _] = halves(200, trailers, &[7; 1000]);
         raw.write(first).await?;
         let answer = raw.answer("POST").await?;
         ensure!(answer.text.starts_with("HTTP/1.1 200 "), "got {:?}", answer.text);

@@ -73,7 +73,8 @@ pub(super) fn collect(
     Ok(headers)
 }
 
-/// How the body is framed (RFC 9112 §6.3). Of equal lengths one is left.
+/// How the body is framed (RFC 9112 §6.3). Of equal lengths one is left, and none where
+/// there is to be none (RFC 9110 §8.6).
 fn incoming(
     headers: &mut HeaderMap,
     status: StatusCode,
@@ -81,6 +82,9 @@ fn incoming(
     http10: bool,
 ) -> Result<Incoming, WireError> {
     let length = length(headers)?;
+    if status.is_informational() || status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
     if *method == Method::HEAD || status.is_informational() || bodiless.contains(&status) {
         return Ok(Incoming::Over);
@@ -162,6 +166,15 @@ mod tests {
             }
             Ok(None) => "more".into(),
             Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_have_a_body_says_no_length() {
+        for (status, kept) in [(204, false), (103, false), (200, true), (304, true)] {
+            let text = format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\n");
+            let answer = parse(&mut BytesMut::from(&text[..]), &Method::HEAD).unwrap().unwrap();
+            assert_eq!(answer.head.headers.contains_key("content-length"), kept, "{status}");
         }
     }
 

@@ -8,10 +8,7 @@ use super::{
     PIECE_BYTES, WireError,
     answer::{FIELD_LIMIT, collect},
 };
-use crate::framing::head_end;
-
-/// The longest line with a chunk's size and extensions.
-const LINE_LIMIT: usize = 4 * 1024;
+use crate::framing::{CHUNK_LINE_LIMIT, head_end};
 
 /// The longest trailers.
 const TRAILER_LIMIT: usize = 32 * 1024;
@@ -88,8 +85,8 @@ impl Decoder {
 /// The size at the beginning of a chunk; extensions are dropped.
 fn take_size(ahead: &mut BytesMut) -> Result<Option<u64>, WireError> {
     let garbage = Err(WireError::Garbage("the size of a chunk cannot be parsed"));
-    let Some(end) = memchr::memchr(b'\n', &ahead[..ahead.len().min(LINE_LIMIT)]) else {
-        return if ahead.len() < LINE_LIMIT { Ok(None) } else { garbage };
+    let Some(end) = memchr::memchr(b'\n', &ahead[..ahead.len().min(CHUNK_LINE_LIMIT)]) else {
+        return if ahead.len() < CHUNK_LINE_LIMIT { Ok(None) } else { garbage };
     };
     let line = ahead.split_to(end + 1);
     let Some(line) = line.strip_suffix(b"\r\n") else { return garbage };

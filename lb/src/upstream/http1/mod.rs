@@ -32,7 +32,8 @@ use self::{answer::Answer, chunked::Step, upload::Upload};
 use super::AttemptBody;
 use crate::net::SharedStream;
 
-/// The largest head of an answer.
+/// The largest head of an answer, with all that is sent before it: interim answers,
+/// empty lines.
 const HEAD_LIMIT: usize = 256 * 1024;
 
 /// The largest buffer of a body. Buffers are powers of two: of few sizes the
@@ -80,6 +81,8 @@ pub struct Wire<S> {
     ahead: BytesMut,
     /// The size of the buffer that `ahead` is a part of.
     size: usize,
+    /// How much has been read since the request began, while its answer has not.
+    head_bytes: usize,
     /// Whether the last read of a body filled the buffer.
     filled: bool,
     incoming: Incoming,
@@ -120,6 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
             detached: None,
             ahead: BytesMut::new(),
             size: 0,
+            head_bytes: 0,
             filled: false,
             incoming: Incoming::Over,
             keep: true,
@@ -182,6 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
     pub fn begin(&mut self, head: &request::Parts, host: Option<&HeaderValue>, body: AttemptBody) {
         self.upload.begin(head, host, body);
         self.incoming = Incoming::Awaited;
+        self.head_bytes = 0;
     }
 
     /// Whether it may carry another request: both messages are over, and
@@ -228,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
                     return Poll::Ready(Ok(head));
                 }
             }
-            if self.ahead.len() > HEAD_LIMIT {
+            if self.head_bytes > HEAD_LIMIT {
                 return Poll::Ready(Err(WireError::Garbage("the head is too large")));
             }
             let mut scratch = scratch.borrow_mut();
@@ -239,6 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
                 return Poll::Ready(Err(WireError::Broken(io::ErrorKind::UnexpectedEof.into())));
             }
             let count = read.filled().len();
+            self.head_bytes += count;
             self.make_room(count);
             self.ahead.extend_from_slice(&scratch[..count]);
         }
