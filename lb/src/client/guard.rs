@@ -36,6 +36,9 @@ const HEAD_LIMIT: usize = 32 * 1024;
 /// connection is seen behind that much, and what is sent beyond it waits.
 const AHEAD_LIMIT: usize = HEAD_LIMIT;
 
+/// How much room for what is read ahead a connection keeps.
+const KEPT_BYTES: usize = 8 * 1024;
+
 /// After this long without a request a connection is parked.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
@@ -164,10 +167,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         end.is_some()
     }
 
+    /// Drops so many bytes of `ahead`, and with the last of them a large buffer: a
+    /// connection may live for long, and never need it again.
+    fn drop_first(&mut self, count: usize) {
+        self.ahead.drain(..count);
+        if self.ahead.is_empty() && self.ahead.capacity() > KEPT_BYTES {
+            self.ahead = Vec::new();
+        }
+    }
+
     /// Drops the empty lines before a head; says how many bytes they were.
     fn skip_empty(&mut self) -> usize {
         let empty = leading_empty(&self.ahead);
-        self.ahead.drain(..empty);
+        self.drop_first(empty);
         self.empty += empty;
         empty
     }
@@ -298,7 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             let room = self.ahead.len().min(buf.remaining());
             let own = rest.advance(&self.ahead[..room]);
             buf.put_slice(&self.ahead[..own]);
-            self.ahead.drain(..own);
+            self.drop_first(own);
         }
         self.head_parsed(rest);
         if rest.is_endless() {
@@ -322,7 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             State::Parsing { left } => {
                 let own = left.min(buf.remaining());
                 buf.put_slice(&self.ahead[..own]);
-                self.ahead.drain(..own);
+                self.drop_first(own);
                 self.head_began = None;
                 self.state = State::Parsing { left: left - own };
                 Poll::Ready(Ok(()))

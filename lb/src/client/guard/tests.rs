@@ -71,3 +71,26 @@ async fn what_is_sent_ahead_is_read_up_to_a_limit() {
     guard.ahead.truncate(1);
     assert_eq!(poll(&mut guard), Poll::Ready((true, 0)));
 }
+
+/// What was needed once, for a head that came with the beginning of its body, is not
+/// kept for the life of the connection.
+#[tokio::test(start_paused = true)]
+async fn a_large_buffer_is_given_back() {
+    let (ours, mut theirs) = duplex(1 << 20);
+    let client = Rc::new(Client::new((Ipv4Addr::LOCALHOST, 1).into(), true, Instant::now()));
+    let mut guard = Guard::new(ours, Vec::new(), client, Timeouts::default());
+    let mut room = [0; 50_000];
+    let mut read = |guard: &mut Guard<_>| {
+        let mut buf = ReadBuf::new(&mut room);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(guard).poll_read(&mut cx, &mut buf).is_ready());
+        buf.filled().len()
+    };
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n";
+    theirs.write_all(&[head.as_bytes(), &[7; 40_000]].concat()).await.unwrap();
+    assert_eq!(read(&mut guard), head.len());
+    assert!(guard.ahead.capacity() >= 40_000);
+    guard.head_parsed(Rest::Length(40_000));
+    assert_eq!(read(&mut guard), 40_000);
+    assert_eq!(guard.ahead.capacity(), 0);
+}
