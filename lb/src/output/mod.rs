@@ -34,8 +34,12 @@ pub(crate) use self::escaped::{Escaped, ends_or_controls};
 /// Text that may wait to be written; what comes beyond it is dropped.
 const BUFFER_LIMIT: usize = 4 * 1024 * 1024;
 
-/// How much of a buffer is kept for the next lines.
+/// How much of a buffer is kept for the next lines, at most.
 const KEPT_BYTES: usize = 64 * 1024;
+
+/// How much is kept where no more than that was needed: one busy moment shall not be
+/// seen for ever.
+const CALM_BYTES: usize = 8 * 1024;
 
 /// Who may read a log that is made: queries have secrets in them.
 const LOG_MODE: u32 = 0o640;
@@ -234,8 +238,9 @@ impl Inner {
                 return;
             }
             self.report(&mut lines, written, &mut failing);
+            let calm = text.waiting.len() <= CALM_BYTES;
             text.waiting.clear();
-            text.waiting.shrink_to(KEPT_BYTES);
+            text.waiting.shrink_to(if calm { CALM_BYTES } else { KEPT_BYTES });
             self.gather();
         }
         let lost = lines.take_lost();
@@ -330,15 +335,18 @@ mod tests {
         let path = folder.path().join("log");
         let output = Output::start(Stream::File(path.clone())).unwrap();
         let mut length = 0;
-        // The second takes the buffer of which the first was written.
-        for line in [1 << 20, 1] {
+        // The second takes the buffer of which the first was written, the third that of
+        // the second.
+        for (line, most) in
+            [(1 << 20, usize::MAX), (1, KEPT_BYTES), (1, CALM_BYTES), (1, CALM_BYTES)]
+        {
             output.append(|text| text.resize(line, b'\n'));
             length += line as u64;
             while path.metadata().unwrap().len() < length {
                 thread::yield_now();
             }
+            let kept = output.0.text().waiting.capacity();
+            assert!(kept <= most, "{kept} after {line}");
         }
-        let kept = output.0.text().waiting.capacity();
-        assert!(kept <= KEPT_BYTES, "{kept}");
     }
 }

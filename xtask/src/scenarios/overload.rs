@@ -12,7 +12,7 @@ use testbed::{
     log::{Event, EventKind},
     net::{Loopback, Net},
 };
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tokio::{net::TcpStream, task::JoinSet};
 
 use super::{
     raw::{Raw, ask, expect_refusal},
@@ -340,9 +340,8 @@ async fn endless_lines(w: &mut World) -> Result<()> {
             flood.spawn(async move { floods(raw, &head, &piece).await });
         }
         normal.undisturbed(w).await?;
-        let patience = w.patience(normal.calm)?;
-        let ended = timeout(patience, flood.join_all()).await;
-        ensure!(ended.is_ok(), "{piece:?} for ever is taken for {:?}", began.elapsed());
+        let ended = w.unless_stuck(w.patience(normal.calm)?, flood.join_all()).await?;
+        ensure!(ended.is_some(), "{piece:?} for ever is taken for {:?}", began.elapsed());
     }
     Ok(())
 }
