@@ -311,11 +311,10 @@ async fn endless_trailers(w: &mut World) -> Result<()> {
 }
 
 /// Whoever sends for as long as it is taken, as fast as it is.
-async fn floods(mut raw: Raw, head: &str, piece: &str) {
-    let all = piece.repeat(64 * 1024 / piece.len());
+async fn floods(mut raw: Raw, head: String, piece: String) {
     let mut sent = raw.write(head).await;
     while sent.is_ok() {
-        sent = raw.write(&all).await;
+        sent = raw.write(&piece).await;
     }
 }
 
@@ -329,15 +328,10 @@ async fn endless_lines(w: &mut World) -> Result<()> {
     let blanks = format!("{CHUNKED}1");
     for (head, piece) in [(CHUNKED, "0"), (&blanks, " "), (&blanks, "\t"), ("", "\r\n")] {
         let began = w.stopwatch()?;
-        let mut all = Vec::new();
+        let mut flood = JoinSet::new();
         for _ in 0..FLOODS {
-            all.push(Raw::connect(w).await?);
-        }
-        let mut flood: JoinSet<()> = JoinSet::new();
-        let (head, piece) = (head.to_string(), piece.to_string());
-        for raw in all {
-            let (head, piece) = (head.clone(), piece.clone());
-            flood.spawn(async move { floods(raw, &head, &piece).await });
+            let piece = piece.repeat(64 * 1024 / piece.len());
+            flood.spawn(floods(Raw::connect(w).await?, head.to_string(), piece));
         }
         normal.undisturbed(w).await?;
         let ended = w.unless_stuck(w.patience(normal.calm)?, flood.join_all()).await?;
