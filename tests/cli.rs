@@ -425,6 +425,16 @@ fn few_descriptors_do_not_delay_the_end() {
 }
 
 #[test]
+fn too_few_descriptors_to_start_with_are_named() {
+    let limited = "ulimit -n 40; exec \"$0\" --port 0 --no-api --workers 16";
+    let output = Command::new("sh").args(["-c", limited, env!("CARGO_BIN_EXE_lb")]).output();
+    let output = output.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot start a worker's event loop: Too many open files"), "{said}");
+}
+
+#[test]
 fn few_descriptors_put_no_server_out_and_fail_no_client() {
     let (_backend, port) = backend();
     let mut command = std::process::Command::new("sh");

@@ -201,19 +201,18 @@ fn start_workers<N: Net>(
 /// Runs `body` on a thread with an event loop of its own.
 fn start_thread(index: usize, body: impl AsyncFnOnce() + Send + 'static) -> Result<()> {
     let (started, has_started) = std::sync::mpsc::channel();
-    let thread = move || {
-        let runtime =
-            Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-        let _ = started.send(runtime.as_ref().err().map(io::Error::kind));
-        if let Ok(runtime) = runtime {
+    let thread = move || match Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+    {
+        Ok(runtime) => {
+            let _ = started.send(Ok(()));
             runtime.block_on(body());
         }
+        Err(error) => drop(started.send(Err(error))),
     };
     thread::Builder::new().name(format!("lb-worker-{index}")).spawn(thread)?;
-    match has_started.recv() {
-        Ok(Some(error)) => {
-            Err(io::Error::from(error)).context("cannot start a worker's event loop")
-        }
-        _ => Ok(()),
-    }
+    // Whoever ends without a word has panicked.
+    let outcome = has_started.recv().map_err(io::Error::other).and_then(|started| started);
+    outcome.context("cannot start a worker's event loop")
 }

@@ -27,7 +27,7 @@ pub enum Failure {
         /// Whether the connection had carried a request before.
         reused: bool,
     },
-    /// The connection died, or spoke nonsense, after the request was written.
+    /// The connection ended after the request was written.
     Sent {
         /// Whether the connection had carried a request before.
         reused: bool,

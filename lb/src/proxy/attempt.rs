@@ -50,21 +50,32 @@ pub(super) async fn attempt<N: Net>(
     wire.begin(&outbound.head, host, outbound.body.attempt());
     let method = &outbound.head.method;
     let answer = poll_fn(|cx| wire.poll_head(cx, method, &worker.scratch));
-    match await_answer(answer, timer.as_mut(), &outbound.body, server, &settings.timeouts, sent)
-        .await?
-    {
+    let answer =
+        await_answer(answer, timer.as_mut(), &outbound.body, server, &settings.timeouts, sent)
+            .await?;
+    let closes = !connection.wire.keeps();
+    let dismissed = reused && closes && answer.as_ref().is_ok_and(is_dismissal);
+    let broke = answer.as_ref().is_err_and(|error| !matches!(error, WireError::Client));
+    if dismissed || reused && broke {
+        pool.died(began.saturating_duration_since(used), began);
+    }
+    match answer {
         // Nobody asked for another protocol: what follows is not HTTP.
         Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && !outbound.upgrades => {
             Err(Failure::BadAnswer { reused })
         }
-        Ok(head) => Ok((head, Lease { connection, pool: pool.clone() })),
-        Err(error) => {
-            if reused && !matches!(error, WireError::Client) {
-                pool.died(began.saturating_duration_since(used), began);
-            }
-            Err(classify(&error, reused))
+        Ok(_) if dismissed && outbound.is_repeatable() && outbound.body.is_over() => {
+            Err(Failure::Sent { reused })
         }
+        Ok(head) => Ok((head, Lease { connection, pool: pool.clone() })),
+        Err(error) => Err(classify(&error, reused)),
     }
+}
+
+/// Whether an answer that is a connection's last may be what a server says as it closes
+/// an idle one, too late to be seen before the request went out (RFC 9110 §15.5.9).
+fn is_dismissal(head: &response::Parts) -> bool {
+    head.status == StatusCode::REQUEST_TIMEOUT
 }
 
 /// What a broken exchange means: whether the request may have been executed.

@@ -26,6 +26,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         replace: "(false, true) =>",
     },
     Mutant {
+        name: "repeats_every_408",
+        what: "a 408 on a fresh connection is taken for the close of an idle one",
+        killed_by: "keep_alive/idle_close_with_408",
+        file: "proxy/attempt.rs",
+        find: "let dismissed = reused && closes",
+        replace: "let dismissed = closes",
+    },
+    Mutant {
         name: "skips_a_place",
         what: "each pick moves the cursor by two",
         killed_by: "rotation/sequential",

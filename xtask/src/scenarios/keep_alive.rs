@@ -40,6 +40,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     .simulated()
     .anybodys(&[]),
     scenario!(
+        46,
+        "keep_alive",
+        idle_close_with_408,
+        Events,
+        "a 408 to an idle connection is no request's answer, but a fresh one's is"
+    )
+    .simulated(),
+    scenario!(
         47,
         "keep_alive",
         race_1000,
@@ -180,6 +188,51 @@ async fn idle_close_then_request(w: &mut World) -> Result<()> {
         };
         w.log.wait_from(mark, "the server to close", closed).await?;
     }
+    Ok(())
+}
+
+async fn idle_close_with_408(w: &mut World) -> Result<()> {
+    w.expect_errors();
+    w.expect_no_change();
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&["--workers", "1"]).await?;
+    let mut client = w.client("c")?;
+    let answer = |end: &str| {
+        let head = format!("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n{end}\r\n");
+        head.into_bytes()
+    };
+    let last = Fault::RawAnswer(answer("Connection: close\r\n"));
+    let kept = Fault::RawKeepAlive(answer(""));
+    for method in ["GET", "PUT", "HEAD"] {
+        client.get("/").await?;
+        a.arm(last.clone(), 1);
+        let reply = client.send(Request::new(method, "/")).await?;
+        ensure!(reply.status == 200, "{method} on a kept connection got {}", reply.status);
+    }
+    // One that keeps its connection means it, and so does one on a fresh connection.
+    for (fault, times) in [(kept, 1), (last.clone(), 2)] {
+        client.get("/").await?;
+        a.arm(fault, times);
+        let reply = client.get("/").await?;
+        ensure!(reply.status == 408, "got {}, expected A's 408", reply.status);
+    }
+    // What may not be sent twice is not, and the next does not meet a kept connection.
+    client.get("/").await?;
+    a.arm(last, 1);
+    let mark = w.log.len();
+    let reply = client.post("/", b"once".to_vec()).await?;
+    ensure!(reply.status == 408, "a POST got {}, expected A's 408", reply.status);
+    let received = w.log.count(mark, received(&a));
+    ensure!(received == 1, "the POST was received {received} times");
+    client.get("/").await?;
+    let mark = w.log.len();
+    client.get("/").await?;
+    let kept = connection_since(w, mark)?;
+    client.post("/", b"once".to_vec()).await?;
+    ensure!(
+        connection_since(w, mark)? != kept,
+        "a POST met a kept connection of a distrusted server"
+    );
     Ok(())
 }
 

@@ -189,6 +189,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
         self.head_bytes = 0;
     }
 
+    /// Whether the server has said that the connection stays open.
+    pub fn keeps(&self) -> bool {
+        self.keep
+    }
+
     /// Whether it may carry another request: both messages are over, and
     /// nothing was sent that nobody asked for.
     pub fn is_reusable(&self) -> bool {
