@@ -84,7 +84,10 @@ struct Sample {
     seconds: f64,
     /// Which balancer was in service, from 1.
     life: usize,
-    memory_kib: u64,
+    /// What is resident.
+    resident_kib: u64,
+    /// What of it is in no file: heap and stacks.
+    heap_kib: u64,
     descriptors: usize,
     threads: usize,
     in_flight: u64,
@@ -208,7 +211,8 @@ mod tests {
         let sample = |second: u32| Sample {
             seconds: second.into(),
             life: 1,
-            memory_kib: 20_000 + random.u64(0..1000),
+            resident_kib: 21_000,
+            heap_kib: 20_000 + random.u64(0..1000),
             descriptors: 60,
             threads: 5,
             in_flight: 7,
@@ -223,7 +227,6 @@ mod tests {
         let seen = Seen { answered: 180_000, failed: 0 };
         let look = Look {
             life: 1,
-            memory_kib: 9000,
             descriptors: 20,
             threads: 5,
             counted: seen.answered,

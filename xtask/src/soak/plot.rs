@@ -30,7 +30,13 @@ type Line = (&'static str, fn(&Sample) -> f64);
 /// All pictures of a run.
 pub(super) fn all(samples: &[Sample]) -> String {
     let pictures: [(&str, &[Line]); 6] = [
-        ("Memory, MiB", &[("heap and stacks", |s| s.memory_kib as f64 / 1024.0)]),
+        (
+            "Memory, MiB",
+            &[
+                ("resident", |s| s.resident_kib as f64 / 1024.0),
+                ("heap and stacks", |s| s.heap_kib as f64 / 1024.0),
+            ],
+        ),
         (
             "Descriptors",
             &[("open", |s| s.descriptors as f64), ("client connections", |s| s.connections as f64)],

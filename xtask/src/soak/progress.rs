@@ -38,7 +38,7 @@ impl Progress {
             totals.ledger.requests,
             totals.error_count + totals.violations.len(),
             sample.p99_ms,
-            sample.memory_kib as f64 / 1024.0,
+            sample.resident_kib as f64 / 1024.0,
             sample.descriptors,
             sample.in_flight,
             counts.kills,

@@ -155,7 +155,8 @@ impl Run {
         let sample = Sample {
             seconds,
             life: look.life,
-            memory_kib: look.memory_kib,
+            resident_kib: look.resident_kib,
+            heap_kib: look.heap_kib,
             descriptors: look.descriptors,
             threads: look.threads,
             in_flight: look.in_flight,

@@ -46,7 +46,9 @@ struct Current {
 pub(super) struct Look {
     /// Which life it is, from 1.
     pub(super) life: usize,
-    pub(super) memory_kib: u64,
+    pub(super) resident_kib: u64,
+    /// What of it is in no file.
+    pub(super) heap_kib: u64,
     pub(super) descriptors: usize,
     pub(super) threads: usize,
     pub(super) tasks: u64,
@@ -166,7 +168,8 @@ impl Service {
         let processes = Processes::of(current.balancer.pid()?.context("it has ended")?);
         Ok(Look {
             life: current.lives,
-            memory_kib: processes.anonymous_kib()?,
+            resident_kib: processes.resident_kib()?,
+            heap_kib: processes.anonymous_kib()?,
             descriptors: processes.descriptors()?,
             threads: processes.threads()?,
             tasks: metric("lb_tasks")?,

@@ -17,8 +17,7 @@ pub(super) struct Trend {
     pub(super) level: f64,
     /// From the first sample to the last, on the robust line.
     pub(super) growth: f64,
-    /// From the median of the first tenth to that of the last, as a share of the
-    /// first.
+    /// From the median of the first tenth to that of the last.
     pub(super) step: f64,
 }
 
@@ -39,12 +38,7 @@ impl Trend {
         let tenth = samples.len() / 10;
         let of = |some: &[(Duration, f64)]| median(some.iter().map(|(_, value)| *value).collect());
         let (first, last) = (of(&samples[..tenth])?, of(&samples[samples.len() - tenth..])?);
-        Some(Trend { level, growth: median(slopes)? * seconds, step: last / first - 1.0 })
-    }
-
-    /// The growth as a share of the level.
-    pub(super) fn share(&self) -> f64 {
-        self.growth / self.level
+        Some(Trend { level, growth: median(slopes)? * seconds, step: last - first })
     }
 }
 
@@ -89,13 +83,13 @@ mod tests {
     #[test]
     fn noise_and_spikes_are_no_growth() {
         let trend = Trend::of(&fake(0.0)).unwrap();
-        assert!(trend.share().abs() < 0.01, "{trend:?}");
+        assert!((trend.growth / trend.level).abs() < 0.01, "{trend:?}");
     }
 
     #[test]
     fn a_leak_of_one_kilobyte_a_second_is_growth() {
         let trend = Trend::of(&fake(1000.0)).unwrap();
-        assert!((0.07..0.11).contains(&trend.share()), "{trend:?}");
+        assert!((0.07..0.11).contains(&(trend.growth / trend.level)), "{trend:?}");
     }
 
     #[test]
