@@ -120,7 +120,7 @@ struct LimitArgs {
     /// For the head of a server's answer (504) [default: 60s].
     #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
     response_timeout: Option<Duration>,
-    /// For a body to make progress, in either direction [default: 60s].
+    /// For a body, or what goes through a tunnel, to make progress, either way [default: 60s].
     #[arg(long, allow_hyphen_values = true, value_name = "TIME", value_parser = parse_duration)]
     body_timeout: Option<Duration>,
     /// From a request to the head of its answer, over all tries (504) [default: none].

@@ -130,7 +130,7 @@ mapping! {
         idle: Time,
         /// For the head of a server's answer. Default 60 s.
         response: Time,
-        /// For a body to make progress, in either direction. Default 60 s.
+        /// For a body, or what goes through a tunnel, to make progress, either way. Default 60 s.
         body: Time,
         /// From a request to the head of its answer, over all tries. Default
         /// none.

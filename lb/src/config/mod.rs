@@ -158,7 +158,7 @@ pub struct Timeouts {
     pub request_head: Duration,
     /// How long an idle client connection is kept. Default 60 s.
     pub client_idle: Duration,
-    /// For a body to make progress, in either direction. Default 60 s.
+    /// For a body, or what goes through a tunnel, to make progress, either way. Default 60 s.
     pub body: Duration,
     /// From a request's head to the head of its answer, over all tries.
     /// Default none.

@@ -3,7 +3,9 @@
 //! Owns the server's connection and the exchange, which counts as in flight
 //! until the tunnel ends. Bytes pass both ways, unlooked at; each side may end
 //! its own direction alone (half-close). A tunnel may be silent for ever, as
-//! long as its peers are there: that is the operating system's to ask.
+//! long as its peers are there: that is the operating system's to ask. What has
+//! come must be taken, though: a peer that takes nothing for the time of a body
+//! without progress is broken off.
 
 use std::{
     cell::{Cell, RefCell},
@@ -49,8 +51,8 @@ impl<N: Net> Tunnel<N> {
     }
 
     /// Joins the server with `client`, of which `ahead` has been read already,
-    /// until both have ended. What one breaks off is broken off for the other:
-    /// it sees a reset, unless it has seen the orderly end already.
+    /// until both have ended. What one breaks off is broken off for both: who has
+    /// not seen the other's orderly end sees a reset.
     ///
     /// # Errors
     /// One of them broke off.
@@ -97,10 +99,11 @@ impl<N: Net> Tunnel<N> {
         if side == Side::Server {
             self.exchange.break_off();
         }
-        match side {
-            Side::Server if !server_ended.get() => net.reset_on_close(&client),
-            Side::Client if !client_ended.get() => net.reset_on_close(&server.0.borrow()),
-            _ => {}
+        if !server_ended.get() {
+            net.reset_on_close(&client);
+        }
+        if !client_ended.get() {
+            net.reset_on_close(&server.0.borrow());
         }
         Err(error)
     }
@@ -113,20 +116,18 @@ enum Side {
     Server,
 }
 
-/// Writes what is first, within a time, then all that comes from one side to
-/// the other until it ends. Tells `count` how many bytes have arrived.
+/// Writes what is first, then all that comes from one side to the other until it
+/// ends. Tells `count` how many bytes have arrived.
 ///
 /// # Errors
-/// Which of them broke off.
+/// Which of them broke off, or took nothing for as long as `patience`.
 async fn pass(
     (reading, mut from): (Side, impl AsyncRead + Unpin),
     (writing, mut to): (Side, impl AsyncWrite + Unpin),
     (first, patience): (&[u8], Duration),
     count: impl Fn(usize),
 ) -> Result<(), (Side, io::Error)> {
-    let written = timeout(patience, to.write_all(first)).await;
-    let written = written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    written.map_err(|error| (writing, error))?;
+    write(&mut to, first, patience).await.map_err(|error| (writing, error))?;
     count(first.len());
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
@@ -134,9 +135,25 @@ async fn pass(
         if read == 0 {
             return to.shutdown().await.map_err(|error| (writing, error));
         }
-        to.write_all(&buffer[..read]).await.map_err(|error| (writing, error))?;
+        write(&mut to, &buffer[..read], patience).await.map_err(|error| (writing, error))?;
         count(read);
     }
+}
+
+/// Writes all of `bytes`, for as long as some are taken within `patience`.
+async fn write(
+    to: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    patience: Duration,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = timeout(patience, to.write(bytes)).await;
+        match written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            taken => bytes = &bytes[taken..],
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -145,17 +162,30 @@ mod tests {
 
     use super::*;
 
-    /// What was read ahead is not waited with for ever, and whoever does not
-    /// take it is to blame.
+    /// Whoever takes nothing is to blame, be it of what is first or of what comes later;
+    /// who takes a byte now and then is not.
     #[tokio::test(start_paused = true)]
-    async fn what_is_first_is_written_in_time_or_broken_off() {
-        let (from, _client) = duplex(1);
-        let (to, _server) = duplex(10);
-        let (began, patience) = (Instant::now(), Duration::from_secs(60));
-        let first = (&[7; 11][..], patience);
-        let passed = pass((Side::Client, from), (Side::Server, to), first, |_| ()).await;
-        let broken = passed.map_err(|(side, error)| (side, error.kind()));
-        assert_eq!(broken, Err((Side::Server, io::ErrorKind::TimedOut)));
-        assert!(began.elapsed() <= patience + Duration::from_millis(2));
+    async fn what_is_not_taken_in_time_breaks_the_tunnel_off() {
+        let patience = Duration::from_secs(60);
+        for (ahead, sent) in [(11, 0), (0, 11), (5, 6)] {
+            let ((from, mut client), (to, mut server)) = (duplex(100), duplex(10));
+            client.write_all(&[7; 100][..sent]).await.unwrap();
+            let first = (&[7; 100][..ahead], patience);
+            let passed = pass((Side::Client, from), (Side::Server, to), first, |_| ());
+            let slow = async {
+                for _ in 0..3 {
+                    tokio::time::sleep(patience - Duration::from_millis(2)).await;
+                    client.write_all(&[7; 1]).await.unwrap();
+                    server.read_exact(&mut [0; 1]).await.unwrap();
+                }
+                std::future::pending::<()>().await
+            };
+            let began = Instant::now();
+            let broken = tokio::select! { passed = passed => passed, () = slow => Ok(()) };
+            let broken = broken.map_err(|(side, error)| (side, error.kind()));
+            assert_eq!(broken, Err((Side::Server, io::ErrorKind::TimedOut)));
+            let took = began.elapsed().as_millis();
+            assert!((3 * 59_998 + 60_000..=3 * 59_998 + 60_002).contains(&took), "{took}");
+        }
     }
 }

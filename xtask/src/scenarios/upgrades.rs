@@ -80,6 +80,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
         62,
         "upgrades",
+        takes_nothing,
+        Events,
+        "a peer that takes nothing is broken off after --body-timeout, one that is silent is not"
+    )
+    .simulated(),
+    scenario!(
+        62,
+        "upgrades",
         server_breaks_off,
         Events,
         "a server that breaks off: the client sees no clean end, and the log tells whose doing it was"
@@ -196,6 +204,23 @@ async fn client_gone(w: &mut World) -> Result<()> {
     drop(raw);
     let closed = |event: &Event| matches!(event.kind, EventKind::Closed { .. });
     w.log.wait_from(mark, "the server's side to be closed", closed).await?;
+    Ok(())
+}
+
+async fn takes_nothing(w: &mut World) -> Result<()> {
+    let [a] = w.backends(["A"]).await?;
+    w.balance(&["--body-timeout", "1s"]).await?;
+    a.set_fault(Fault::SwitchProtocols(Vec::new()));
+    let (mut silent, _) = open(w).await?;
+    // More than fits into all the buffers on the way.
+    a.set_fault(Fault::SwitchProtocols(vec![7; 64 << 20]));
+    let mark = w.log.len();
+    let (mut stuck, _) = open(w).await?;
+    let line = w.lb()?.prints(mark, " status=101").await?.kind.to_string();
+    ensure!(line.contains(" end=client_gone"), "got {line}");
+    ensure!(stuck.rest().await.is_err(), "a tunnel that was broken off ended cleanly");
+    silent.write("still here").await?;
+    silent.until("still here").await?;
     Ok(())
 }
 
