@@ -46,9 +46,7 @@ pub fn prepare_request(head: &mut request::Parts, origin: Origin<'_>) -> Result<
         check_transfer_coding(&head.headers)?;
         remove_connection_fields(&mut head.headers);
     }
-    if !origin.trusted {
-        remove_claims(&mut head.headers);
-    }
+    remove_claims(&mut head.headers, origin.trusted);
     add_forwarded_fields(&mut head.headers, origin);
     head.version = Version::HTTP_11;
     Ok(())
@@ -67,9 +65,11 @@ pub fn upgrade_offer(head: &request::Parts) -> Option<HeaderValue> {
     (offered && !http2).then(|| protocols.clone())
 }
 
-/// Removes what a client says about where it comes from.
-fn remove_claims(headers: &mut HeaderMap) {
-    let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name)).cloned().collect();
+/// Removes what a client says about where it comes from. A trusted proxy speaks in the
+/// fields' own names: with `_` for `-` it is a client that speaks through it.
+fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
+    let is_false = |name: &&HeaderName| is_claim(name) && (!trusted || name.as_str().contains('_'));
+    let claims: Vec<HeaderName> = headers.keys().filter(is_false).cloned().collect();
     for claim in claims {
         headers.remove(claim);
     }
@@ -100,7 +100,7 @@ fn add_forwarded_fields(headers: &mut HeaderMap, origin: Origin<'_>) {
         return;
     }
     let mut path: Vec<u8> = Vec::new();
-    for before in headers.get_all(&FORWARDED_FOR) {
+    for before in headers.get_all(&FORWARDED_FOR).iter().filter(|before| !before.is_empty()) {
         path.extend_from_slice(before.as_bytes());
         path.extend_from_slice(b", ");
     }

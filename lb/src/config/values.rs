@@ -264,14 +264,19 @@ pub fn parse_level(text: &str) -> Result<Level, Invalid> {
     Level::from_str(text, false).or_else(|_| invalid(EXPECTED))
 }
 
-/// Reads a network (`10.0.0.0/8`, `fd00::/8`) or one address.
+/// Reads a network (`10.0.0.0/8`, `fd00::/8`) or one address. What is mapped into IPv6
+/// (RFC 4291 §2.5.5.2) is of IPv4, as clients are.
 ///
 /// # Errors
 /// It is neither.
 pub fn parse_network(text: &str) -> Result<IpNet, Invalid> {
     let one = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>().or_else(|_| one()).map_err(|_| {
+    let net = text.parse::<IpNet>().or_else(|_| one()).map_err(|_| {
         Invalid("is not a network; expected 10.0.0.0/8, fd00::/8 or an address".into())
+    })?;
+    Ok(match (net.addr().to_canonical(), net.prefix_len().checked_sub(96)) {
+        (address @ IpAddr::V4(_), Some(prefix)) => IpNet::new(address, prefix).unwrap_or(net),
+        _ => net,
     })
 }
 
@@ -323,6 +328,8 @@ mod tests {
         };
         assert!(inside("10.0.0.0/8", "10.9.8.7") && !inside("10.0.0.0/8", "11.0.0.1"));
         assert!(inside("::1", "::1") && !inside("127.0.0.1", "127.0.0.2"));
+        assert!(inside("::ffff:10.0.0.0/104", "10.9.8.7") && inside("::ffff:a00:1", "10.0.0.1"));
+        assert!(!inside("::ffff:10.0.0.0/104", "11.0.0.1") && inside("::/0", "::ffff:10.0.0.1"));
         for bad in ["", "10.0.0.0/33", "localhost", "10.0.0"] {
             assert!(parse_network(bad).is_err(), "{bad}");
         }
