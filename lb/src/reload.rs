@@ -6,8 +6,10 @@
 
 use std::{
     fs::{self, File},
+    future::pending,
     hash::{DefaultHasher, Hasher},
     io::{self, BufRead, BufReader, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,7 +17,7 @@ use std::{
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -33,6 +35,10 @@ const QUIET: Duration = Duration::from_millis(20);
 /// How long that is waited for in a folder in which something always happens.
 const BUSY_LIMIT: Duration = Duration::from_secs(1);
 
+/// How often the file is looked at besides: what a link in its path leads to may change,
+/// its folder be replaced, and a network's file system tell nothing of what others do.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The file that the configuration came from.
 pub struct Source {
     /// Reads it, with what the command line says laid over it.
@@ -47,10 +53,12 @@ pub struct Watch {
     /// [`mark`] of what it said when it was last looked at; `None` if it was not
     /// there.
     seen: Option<u64>,
+    /// What it looked like then.
+    look: Option<Look>,
     /// Something may have changed.
     stirs: UnboundedReceiver<()>,
-    /// Watches for as long as it lives.
-    watcher: notify::Result<RecommendedWatcher>,
+    /// Watches for as long as it lives, where this machine lets it.
+    _watcher: Option<RecommendedWatcher>,
 }
 
 impl Watch {
@@ -58,8 +66,53 @@ impl Watch {
     /// no change.
     pub fn start(path: &Path) -> Watch {
         let (stirred, stirs) = mpsc::unbounded_channel();
-        let watcher = watch(path, stirred);
-        Watch { path: path.into(), seen: mark(path).ok(), stirs, watcher }
+        let _watcher = watch(path, stirred).ok();
+        let look = Look::at(path);
+        Watch { path: path.into(), seen: mark(path).ok(), look, stirs, _watcher }
+    }
+
+    /// Resolves when something may have changed.
+    async fn stirred(&mut self) {
+        let stirred = async {
+            if self.stirs.recv().await.is_none() {
+                pending().await
+            }
+        };
+        let looks = async {
+            loop {
+                sleep(LOOK).await;
+                if Look::at(&self.path) != self.look {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = stirred => {}
+            () = looks => {}
+        }
+    }
+}
+
+/// What a file looks like from outside; never the same again once it was written to or
+/// replaced, unless within the same moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+impl Look {
+    /// The file's at `path`, or of what that leads to; `None` if there is none.
+    fn at(path: &Path) -> Option<Look> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Look {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
     }
 }
 
@@ -72,24 +125,23 @@ pub async fn run(control: &Control, source: Option<Source>, mut hangups: Unbound
         }
         return;
     };
-    if let Err(error) = &watch.watcher {
-        warn!("changes of {} go unnoticed, but for SIGHUP: {error}", watch.path.display());
-    }
     loop {
         let asked = tokio::select! {
-            asked = hangups.recv() => asked.is_some(),
-            Some(()) = watch.stirs.recv() => false,
-            else => return,
+            Some(()) = hangups.recv() => true,
+            () = watch.stirred() => false,
         };
         if !asked {
             let busy =
                 async { while let Ok(Some(())) = timeout(QUIET, watch.stirs.recv()).await {} };
             let _ = timeout(BUSY_LIMIT, busy).await;
         }
+        watch.look = Look::at(&watch.path);
         let marked = match mark(&watch.path) {
             Ok(marked) => marked,
-            // Gone for a moment while it is replaced, or for good.
+            // Gone for a moment while it is replaced, or for good; or there, and looked
+            // at again until it can be read.
             Err(error) => {
+                watch.look = None;
                 if asked || watch.seen.take().is_some() {
                     refuse(control, &watch.path, &format!("it cannot be read: {error}"));
                 }

@@ -1,6 +1,6 @@
 //! Changes while the balancer runs: nobody notices but whom they concern.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, os::unix::fs::symlink};
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
@@ -61,6 +61,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         file_is_watched,
         Events,
         "a file that is written anew or replaced by another is read again"
+    ),
+    scenario!(
+        53,
+        "changes",
+        file_behind_links,
+        Events,
+        "so is one behind a link whose target changes, or in a folder that is replaced"
     ),
     scenario!(
         54,
@@ -295,6 +302,45 @@ async fn file_is_watched(w: &mut World) -> Result<()> {
     w.lb()?.hang_up()?;
     w.lb()?.prints(mark, " applied").await?;
     w.expect_sequence(&mut client, "AA").await
+}
+
+/// What is watched is the folder that the path leads to at first.
+async fn file_behind_links(w: &mut World) -> Result<()> {
+    let [a, b] = w.backends(["A", "B"]).await?;
+    let root = tempfile::tempdir()?;
+    let at = |path: &str| root.path().join(path);
+    for (release, server) in [("1", &a), ("2", &b)] {
+        fs::create_dir(at(release))?;
+        fs::write(at(release).join("lb.yaml"), servers(&[(server, 1)]))?;
+    }
+    symlink("1", at("current"))?;
+    fs::create_dir(at("etc"))?;
+    symlink("../current/lb.yaml", at("etc/lb.yaml"))?;
+    w.balance_over(&[], &["--config", &at("etc/lb.yaml").display().to_string()]).await?;
+    let mut client = w.client("c")?;
+    w.expect_sequence(&mut client, "A").await?;
+    // Another release, and then an edit of it.
+    let mark = w.log.len();
+    symlink("2", at("next"))?;
+    fs::rename(at("next"), at("current"))?;
+    w.lb()?.says(mark, &b, "up").await?;
+    w.expect_sequence(&mut client, "B").await?;
+    let mark = w.log.len();
+    fs::write(at("2/lb.yaml"), servers(&[(&a, 1)]))?;
+    w.lb()?.says(mark, &a, "up").await?;
+    w.expect_sequence(&mut client, "A").await?;
+    // Another folder of the same name, with a file of its own in it.
+    let mark = w.log.len();
+    fs::create_dir(at("other"))?;
+    fs::write(at("other/lb.yaml"), servers(&[(&b, 1)]))?;
+    fs::rename(at("etc"), at("old"))?;
+    fs::rename(at("other"), at("etc"))?;
+    w.lb()?.says(mark, &b, "up").await?;
+    w.expect_sequence(&mut client, "B").await?;
+    let mark = w.log.len();
+    fs::write(at("etc/lb.yaml"), servers(&[(&a, 1)]))?;
+    w.lb()?.says(mark, &a, "up").await?;
+    w.expect_sequence(&mut client, "A").await
 }
 
 async fn strict_in_each_epoch(w: &mut World) -> Result<()> {
