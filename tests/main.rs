@@ -12,6 +12,7 @@ mod browser;
 mod choices;
 mod cli;
 mod config;
+mod descriptors;
 mod exposition;
 mod kills;
 mod listeners;

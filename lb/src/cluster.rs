@@ -13,7 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::info;
 
 use crate::{
@@ -40,6 +40,8 @@ pub struct LiveCluster {
     history: Mutex<VecDeque<Arc<Change>>>,
     /// Tells the workers that connections to a removed server end now.
     cuts: watch::Sender<()>,
+    /// Somebody has no descriptor.
+    shortage: Notify,
     /// The shortest period of a probe, in seconds.
     retry_after: AtomicU64,
 }
@@ -105,6 +107,7 @@ impl LiveCluster {
             changes: watch::Sender::new(0),
             history: Mutex::default(),
             cuts: watch::Sender::new(()),
+            shortage: Notify::new(),
             retry_after: AtomicU64::new(DEFAULT_RETRY_AFTER),
         }
     }
@@ -277,6 +280,17 @@ impl LiveCluster {
     /// For the workers: all their connections are to be polled at each of these.
     pub fn cuts(&self) -> watch::Receiver<()> {
         self.cuts.subscribe()
+    }
+
+    /// Asks each worker to close a connection that idles: somebody has no descriptor,
+    /// and tries again soon.
+    pub fn want_descriptors(&self) {
+        self.shortage.notify_waiters();
+    }
+
+    /// Resolves the next time that somebody has no descriptor.
+    pub async fn shortage(&self) {
+        self.shortage.notified().await;
     }
 
     fn publish(

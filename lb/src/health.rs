@@ -17,7 +17,7 @@ use crate::{
     balance::ServerId,
     cluster::LiveCluster,
     config::{Authority, HealthCheck},
-    net::{Net, is_local},
+    net::{Net, is_local, lacks_descriptors},
     upstream::{Lookup, Upstream, connect_any},
 };
 
@@ -55,6 +55,7 @@ impl<N: Net> Prober<N> {
     /// them at once when the request path has a suspicion.
     pub async fn run(self) {
         let mut shortened = 1.0 - SPREAD * self.phase;
+        let mut lacking_since = None;
         let mut lookup = Lookup::new(self.net.clone(), self.upstream.clone());
         while let Some(epoch) = self.cluster.epoch(self.id) {
             let check = self.upstream.check.load_full();
@@ -66,14 +67,19 @@ impl<N: Net> Prober<N> {
                 Ok(Err(error)) => (Err(error), None),
                 Err(_) => (Err(io::ErrorKind::TimedOut.into()), None),
             };
+            let mut next = began + period;
             if let Err(error) = &result
                 && is_local(error)
-                && !self.cluster.is_unchecked(self.id)
             {
                 // No result: this machine could not ask.
-                warn!("server={} cannot be probed: {error}", self.upstream.name.load());
-                sleep_until(began + period.min(LOCAL_RETRY)).await;
-                continue;
+                next = began + period.min(LOCAL_RETRY);
+                let since = *lacking_since.get_or_insert(began);
+                if self.may_wait(error, (since, began), &check) {
+                    sleep_until(next).await;
+                    continue;
+                }
+            } else {
+                lacking_since = None;
             }
             if !Arc::ptr_eq(&check, &self.upstream.check.load()) {
                 // The answer to a question that is no longer asked.
@@ -83,8 +89,27 @@ impl<N: Net> Prober<N> {
             if let Some(answer) = answer {
                 let _ = timeout_at(limit, finish(answer)).await;
             }
-            let _ = timeout_at(began + period, self.upstream.probe_now.notified()).await;
+            let _ = timeout_at(next, self.upstream.probe_now.notified()).await;
         }
+    }
+
+    /// Whether a probe that this machine lacks something for, for the first time at
+    /// `since`, can wait until it is there. The first result of all cannot for longer
+    /// than the check's timeout: `lb` begins with it.
+    fn may_wait(
+        &self,
+        error: &io::Error,
+        (since, began): (Instant, Instant),
+        check: &HealthCheck,
+    ) -> bool {
+        if since == began {
+            warn!("server={} cannot be probed: {error}", self.upstream.name.load());
+        }
+        if lacks_descriptors(error) {
+            self.cluster.want_descriptors();
+        }
+        let soon = lacks_descriptors(error) && began < since + check.timeout;
+        soon || !self.cluster.is_unchecked(self.id)
     }
 
     fn report(&self, check: &HealthCheck, epoch: u64, result: io::Result<u16>, latency: Duration) {

@@ -103,7 +103,8 @@ fn run(config: Config, source: Option<Source>) -> Result<()> {
     if let Some(source) = &config.source {
         info!("the configuration is that of {}", source.display());
     }
-    let config = Config { descriptors: connections_for(raise_descriptor_limit()), ..config };
+    let descriptors = connections_for(raise_descriptor_limit(), config.workers);
+    let config = Config { descriptors, ..config };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let ended = runtime.block_on(async {
         let stop = stop_signal()?;
@@ -172,14 +173,15 @@ fn outlive_full_files() -> Result<()> {
     signal(beyond).map(drop).context("cannot catch SIGXFSZ")
 }
 
-/// How many clients fit into `descriptors`: three fifths of them, as the others
-/// are wanted for servers, probes, listeners and logs. Clients that have no room
-/// wait in the kernel's queue instead of failing.
-fn connections_for(descriptors: Option<u64>) -> usize {
-    const OTHERS: u64 = 32;
+/// How many clients fit into `descriptors`: half of what `workers` threads, probes,
+/// listeners, logs and the admin API leave, as each may need a connection to a server.
+/// Clients that have no room wait in the kernel's queue instead of failing.
+fn connections_for(descriptors: Option<u64>, workers: usize) -> usize {
+    // Each event loop has four.
+    let others = 32 + 4 * workers as u64;
     match descriptors {
         Some(limit) => {
-            usize::try_from(limit.saturating_sub(OTHERS) * 3 / 5).unwrap_or(usize::MAX).max(1)
+            usize::try_from(limit.saturating_sub(others) / 2).unwrap_or(usize::MAX).max(1)
         }
         None => usize::MAX,
     }

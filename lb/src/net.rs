@@ -198,6 +198,12 @@ pub fn is_local(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| local.contains(&errno))
 }
 
+/// Whether an error is a lack of descriptors: any connection that idles has one to give.
+pub fn lacks_descriptors(error: &io::Error) -> bool {
+    let lacks = [Errno::MFILE, Errno::NFILE];
+    Errno::from_io_error(error).is_some_and(|errno| lacks.contains(&errno))
+}
+
 /// A socket that hyper drives and others look at, on one thread.
 #[derive(Debug)]
 pub struct SharedStream<S>(pub Rc<RefCell<S>>);

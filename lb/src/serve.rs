@@ -67,6 +67,15 @@ pub async fn run<N: Net>(worker: Worker<N>, mut orders: mpsc::UnboundedReceiver<
             }
         }
     });
+    let closer = tokio::task::spawn_local({
+        let worker = worker.clone();
+        async move {
+            loop {
+                worker.shared.cluster.shortage().await;
+                worker.pools.close_oldest();
+            }
+        }
+    });
     while let Some(order) = orders.recv().await {
         let Order::Serve((accepted, address, room)) = order else {
             stops.stop(Stopping::Politely);
@@ -94,6 +103,7 @@ pub async fn run<N: Net>(worker: Worker<N>, mut orders: mpsc::UnboundedReceiver<
     }
     sweeper.abort();
     cutter.abort();
+    closer.abort();
     worker.pools.close_all();
 }
 
@@ -157,7 +167,7 @@ impl Stops {
     }
 
     /// Resolves when all end: for those that are registered.
-    async fn until_over(&self) {
+    pub async fn until_over(&self) {
         poll_fn(|_| if self.over() { Poll::Ready(()) } else { Poll::Pending }).await
     }
 

@@ -45,7 +45,7 @@ use super::{
     guard::Entrance,
     room::{Guest, Room},
 };
-use crate::config::Api;
+use crate::{cluster::LiveCluster, config::Api, net::lacks_descriptors};
 
 /// For a request's head, from the connection's beginning.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -212,12 +212,12 @@ pub(super) struct Registered {
 }
 
 impl Registered {
-    /// Serves for ever.
-    pub(super) async fn serve(self, router: Router) {
-        tokio::join!(self.serve_tcp(&router), self.serve_unix(&router));
+    /// Serves for ever. Without a descriptor it asks `cluster` for one.
+    pub(super) async fn serve(self, router: Router, cluster: &LiveCluster) {
+        tokio::join!(self.serve_tcp(&router, cluster), self.serve_unix(&router, cluster));
     }
 
-    async fn serve_tcp(&self, router: &Router) {
+    async fn serve_tcp(&self, router: &Router, cluster: &LiveCluster) {
         let Some(listener) = &self.tcp else { return };
         loop {
             let accepted = listener.accept().await.map(|(stream, _)| stream);
@@ -228,17 +228,17 @@ impl Registered {
                     let _ = set_tcp_user_timeout(&stream, limit);
                     self.receive(stream, Entrance::Tcp(local), router).await;
                 }
-                Err(error) => pause_after(&error).await,
+                Err(error) => pause_after(&error, cluster).await,
             }
         }
     }
 
-    async fn serve_unix(&self, router: &Router) {
+    async fn serve_unix(&self, router: &Router, cluster: &LiveCluster) {
         let Some(listener) = &self.unix else { return };
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => self.receive(stream, Entrance::Unix, router).await,
-                Err(error) => pause_after(&error).await,
+                Err(error) => pause_after(&error, cluster).await,
             }
         }
     }
@@ -286,7 +286,10 @@ where
     }
 }
 
-async fn pause_after(error: &io::Error) {
+async fn pause_after(error: &io::Error, cluster: &LiveCluster) {
     debug!("admin API: cannot accept: {error}");
+    if lacks_descriptors(error) {
+        cluster.want_descriptors();
+    }
     sleep(ACCEPT_PAUSE).await;
 }

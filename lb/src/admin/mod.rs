@@ -166,7 +166,7 @@ fn serve(listeners: Listeners, admin: Arc<Admin>, stopped: oneshot::Receiver<()>
     let body = move || {
         runtime.block_on(async {
             tokio::select! {
-                () = listeners.serve(router) => {}
+                () = listeners.serve(router, &admin.control.cluster) => {}
                 () = live::run(&admin) => {}
                 () = give_back() => {}
                 _ = stopped => {}

@@ -148,7 +148,7 @@ async fn converse<N: Net>(
     }
     let (stream, ahead) = guard.into_parts();
     if let Some(tunnel) = tunnel.take() {
-        if let Err(error) = tunnel.run(&worker.net, stream, &ahead).await {
+        if let Err(error) = tunnel.run(&worker.net, stream, &ahead, stops.until_over()).await {
             debug!("client={address} tunnel ended: {error}");
         }
         return None;

@@ -8,20 +8,23 @@ use std::{
 };
 
 use hyper::{StatusCode, http::response};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep};
 use tracing::warn;
 
 use super::{Exchange, Lease, Outbound};
 use crate::{
     balance::{ConnectFailure, Failure},
     config::Timeouts,
-    net::Net,
+    net::{Net, lacks_descriptors},
     upstream::{ConnectError, Connection, RequestBody, Reuse, Target, WireError, connect},
     worker::Worker,
 };
 
 /// Above what a connect to a server that is well takes, in one data centre.
 const SLOW_CONNECT: Duration = Duration::from_millis(100);
+
+/// Until the next try of a connect for which this machine had no descriptor.
+const LOCAL_RETRY: Duration = Duration::from_millis(20);
 
 /// Sends `outbound` to `server`; with `fresh`, on a new connection.
 pub(super) async fn attempt<N: Net>(
@@ -64,9 +67,7 @@ pub(super) async fn attempt<N: Net>(
         Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && !outbound.upgrades => {
             Err(Failure::BadAnswer { reused })
         }
-        Ok(_) if dismissed && outbound.is_repeatable() && outbound.body.is_over() => {
-            Err(Failure::Sent { reused })
-        }
+        Ok(_) if dismissed && outbound.is_repeatable() => Err(Failure::Sent { reused }),
         Ok(head) => Ok((head, Lease { connection, pool: pool.clone() })),
         Err(error) => Err(classify(&error, reused)),
     }
@@ -189,19 +190,26 @@ async fn connect_or_reuse<N: Net>(
                 return Ok((connection, false));
             }
             // An idle one, which is not good enough, has what this one lacks.
-            Err(ConnectError::Local(_)) if pool.close_oldest() => {
-                permit = upstream.governor.acquire().await;
+            Err(ConnectError::Local(_)) if pool.close_oldest() => {}
+            Err(ConnectError::Local(error))
+                if lacks_descriptors(&error) && worker.pools.close_oldest() => {}
+            // Somebody else has it, who may be done with it soon.
+            Err(ConnectError::Local(error)) if began.elapsed() < limit => {
+                if lacks_descriptors(&error) {
+                    worker.shared.cluster.want_descriptors();
+                }
+                tokio::select! {
+                    () = pool.returned(), if reuse != Reuse::Never => {}
+                    () = sleep(LOCAL_RETRY) => {}
+                }
+                if let Some(connection) = pool.take(server.epoch, reuse, Instant::now()) {
+                    return Ok((connection, true));
+                }
             }
             Err(error) => break error,
         }
+        permit = upstream.governor.acquire().await;
     };
-    if reuse != Reuse::Never
-        && matches!(error, ConnectError::Local(_))
-        && timeout(limit, pool.returned()).await.is_ok()
-        && let Some(connection) = pool.take(server.epoch, reuse, Instant::now())
-    {
-        return Ok((connection, true));
-    }
     Err(connect_failed(worker, server, &error, began.elapsed()))
 }
 

@@ -52,11 +52,17 @@ impl<N: Net> Tunnel<N> {
 
     /// Joins the server with `client`, of which `ahead` has been read already,
     /// until both have ended. What one breaks off is broken off for both: who has
-    /// not seen the other's orderly end sees a reset.
+    /// not seen the other's orderly end sees a reset; so it is when `stop` resolves.
     ///
     /// # Errors
     /// One of them broke off.
-    pub async fn run(mut self, net: &N, mut client: N::Stream, ahead: &[u8]) -> io::Result<()> {
+    pub async fn run(
+        mut self,
+        net: &N,
+        mut client: N::Stream,
+        ahead: &[u8],
+        stop: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let patience = self.exchange.settings().timeouts.body;
         let (mut server, beyond) = self.lease.connection.wire.into_parts();
         net.keep_alive(&client);
@@ -88,6 +94,8 @@ impl<N: Net> Tunnel<N> {
                 let why = "the server was removed, and its drain time is over";
                 Err((Side::Server, io::Error::other(why)))
             }
+            // Nobody's doing: how the log tells it is the exchange's to know.
+            () = stop => Err((Side::Client, io::Error::other("the drain time is over"))),
         };
         let (side, error) = match ended {
             Ok(((), ())) => {

@@ -168,6 +168,11 @@ impl<N: Net> Pool<N> {
         oldest.is_some()
     }
 
+    /// Since when the connection idles that has done so for longest.
+    fn idle_since(&self) -> Option<Instant> {
+        self.idle.borrow().first().map(|oldest| oldest.used)
+    }
+
     /// Resolves when a connection may have come back.
     pub async fn returned(&self) {
         let _waiting = Waiting::begin(&self.waiting);
@@ -297,6 +302,14 @@ impl<N: Net> Pools<N> {
         let pool = pools.entry(member.id).or_insert_with(new).clone();
         let pool = Claim::new(pool);
         Target { id: member.id, place: member.place, epoch: member.epoch, pool }
+    }
+
+    /// Closes the connection that has been idle for longest, to whatever server; false
+    /// if none is.
+    pub fn close_oldest(&self) -> bool {
+        let pools = self.by_server.borrow();
+        let oldest = pools.values().filter_map(|pool| Some((pool.idle_since()?, pool)));
+        oldest.min_by_key(|(since, _)| *since).is_some_and(|(_, pool)| pool.close_oldest())
     }
 
     /// Closes every idle connection.

@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{failover::received, scenario};
+use super::{failover::received, raw::Raw, scenario};
 use crate::e2e::{Scenario, World};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -216,6 +216,15 @@ async fn idle_close_with_408(w: &mut World) -> Result<()> {
         let reply = client.get("/").await?;
         ensure!(reply.status == 408, "got {}, expected A's 408", reply.status);
     }
+    // Nor does it answer what is still on its way.
+    client.get("/").await?;
+    a.arm(Fault::EarlyAnswerThenClose, 1);
+    let mark = w.log.len();
+    let mut raw = Raw::connect(w).await?;
+    raw.write("PUT /?status=408 HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n1").await?;
+    w.log.wait_count(mark, 2, "the PUT to be repeated", received(&a)).await?;
+    raw.write("2").await?;
+    raw.until("\r\n\r\n").await?;
     // What may not be sent twice is not, and the next does not meet a kept connection.
     client.get("/").await?;
     a.arm(last, 1);
