@@ -42,9 +42,9 @@ fn few_descriptors_do_not_delay_the_end() {
         })
         .collect();
     let answered = |mut stream: &TcpStream| stream.read(&mut [0; 9]).unwrap() == 9;
-    assert!(clients[..12].iter().all(answered));
+    assert!(clients[..8].iter().all(answered));
     running.signal(Signal::TERM);
-    assert!(clients[12..].iter().all(answered));
+    assert!(clients[8..].iter().all(answered));
     let (status, printed) = running.ended();
     assert!(status.success() && printed.matches("total_ms=").count() == 30, "{printed}");
 }
@@ -134,4 +134,27 @@ async fn connections_that_idle_make_room_for_others() {
         !printed.contains("to=down") && !printed.contains("cannot be connected to"),
         "{printed}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_leave_room_for_those_who_ask() {
+    let log = EventLog::with_watchdog(WATCHDOG);
+    let mut command = with_64_descriptors();
+    let backend = Backend::builder("A").start(&log).await.unwrap();
+    command.args(["--api-port", "0", "--backend", &backend.addr().to_string()]);
+    let running = Running::start(command);
+    let proxy = (Ipv4Addr::LOCALHOST, running.port_after("ready proxy=")).into();
+    let admin = (Ipv4Addr::LOCALHOST, running.port_after(" admin=")).into();
+    let mut client = Client::new("c", proxy, &log);
+    assert_eq!(client.get("/").await.unwrap().status, 200);
+    let silent: Vec<_> =
+        [admin, proxy].into_iter().cycle().take(80).map(TcpStream::connect).collect();
+    assert!(silent.iter().all(Result::is_ok));
+    assert_eq!(Client::new("admin", admin, &log).get("/health").await.unwrap().status, 200);
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.unwrap().status, 200);
+        assert_eq!(client.post("/", b"body".to_vec()).await.unwrap().status, 200);
+    }
+    let printed = running.printed();
+    assert!(!printed.contains("Too many open files"), "{printed}");
 }

@@ -22,7 +22,7 @@ use tracing::warn;
 use crate::{
     client::refuse,
     error::Reason,
-    net::{Net, lacks_descriptors},
+    net::Net,
     serve::{Handover, Order},
     worker::{Load, Shared},
 };
@@ -88,7 +88,7 @@ impl<N: Net> Workers<N> {
             self.place().await;
             match net.accept(listener).await {
                 Ok(connection) => self.admit(net, connection),
-                Err(error) => self.pause_after(&error).await,
+                Err(error) => pause_after(&error).await,
             }
         }
     }
@@ -99,7 +99,7 @@ impl<N: Net> Workers<N> {
         loop {
             match timeout(Duration::ZERO, net.accept(&listener)).await {
                 Ok(Ok(connection)) => self.admit(net, connection),
-                Ok(Err(error)) if Instant::now() < deadline => self.pause_after(&error).await,
+                Ok(Err(error)) if Instant::now() < deadline => pause_after(&error).await,
                 Ok(Err(_)) | Err(_) => return,
             }
         }
@@ -146,20 +146,6 @@ impl<N: Net> Workers<N> {
         });
     }
 
-    /// A connection that was reset while it waited is nobody's loss; being out of
-    /// descriptors or memory is waited out.
-    async fn pause_after(&self, error: &io::Error) {
-        use io::ErrorKind::{ConnectionAborted, ConnectionReset, NotConnected};
-        if !matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected) {
-            warn!("cannot accept connections: {error}; trying again in {ACCEPT_PAUSE:?}");
-            if lacks_descriptors(error) {
-                self.shared.cluster.want_descriptors();
-            }
-            // Nothing tells when another process gives descriptors or memory back.
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-        }
-    }
-
     fn hand_over(&self, connection: Handover<N>) {
         // Ties go round, or short connections would all go to the first.
         let turn = self.turn.get();
@@ -181,4 +167,15 @@ async fn turn_away<N: Net>(net: &N, accepted: N::Accepted) -> io::Result<()> {
     let mut stream = net.adopt(accepted)?;
     refuse(&mut stream, Reason::TooManyConnections).await?;
     stream.shutdown().await
+}
+
+/// A connection that was reset while it waited is nobody's loss; being out of
+/// descriptors or memory is waited out.
+async fn pause_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, NotConnected};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected) {
+        warn!("cannot accept connections: {error}; trying again in {ACCEPT_PAUSE:?}");
+        // Nothing tells when another process gives descriptors or memory back.
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
 }

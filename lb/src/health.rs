@@ -55,13 +55,14 @@ impl<N: Net> Prober<N> {
     /// them at once when the request path has a suspicion.
     pub async fn run(self) {
         let mut shortened = 1.0 - SPREAD * self.phase;
-        let mut lacking_since = None;
+        let mut lacking_since: Option<Instant> = None;
         let mut lookup = Lookup::new(self.net.clone(), self.upstream.clone());
         while let Some(epoch) = self.cluster.epoch(self.id) {
             let check = self.upstream.check.load_full();
             let period = check.period.mul_f64(std::mem::replace(&mut shortened, 1.0));
             let began = Instant::now();
-            let limit = began + check.timeout;
+            let since = lacking_since.filter(|_| self.cluster.is_unchecked(self.id));
+            let limit = since.unwrap_or(began) + check.timeout;
             let (result, answer) = match timeout_at(limit, self.ask(&check, &mut lookup)).await {
                 Ok(Ok(answer)) => (Ok(answer.status().as_u16()), Some(answer)),
                 Ok(Err(error)) => (Err(error), None),

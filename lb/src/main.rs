@@ -67,7 +67,7 @@ fn listen(loader: Loader) -> Result<ExitCode> {
     let watch = loader.source().map(Watch::start);
     match loader.load() {
         Ok(config) => {
-            let load = Box::new(move || Ok(loader.load()?));
+            let load = Box::new(move |file| Ok(loader.load_open(file)?));
             let source = watch.map(|watch| Source { load, watch });
             run(config, source).map(|()| ExitCode::SUCCESS)
         }
@@ -173,15 +173,19 @@ fn outlive_full_files() -> Result<()> {
     signal(beyond).map(drop).context("cannot catch SIGXFSZ")
 }
 
-/// How many clients fit into `descriptors`: half of what `workers` threads, probes,
-/// listeners, logs and the admin API leave, as each may need a connection to a server.
+/// How many clients fit into `descriptors`: half of what `workers` threads, listeners,
+/// logs, probes and the admin API leave, as each may need a connection to a server.
 /// Clients that have no room wait in the kernel's queue instead of failing.
 fn connections_for(descriptors: Option<u64>, workers: usize) -> usize {
+    /// The admin API never has more connections than these, nor than clients may have.
+    const ADMIN: u64 = 64;
     // Each event loop has four.
     let others = 32 + 4 * workers as u64;
     match descriptors {
         Some(limit) => {
-            usize::try_from(limit.saturating_sub(others) / 2).unwrap_or(usize::MAX).max(1)
+            let left = limit.saturating_sub(others);
+            let clients = (left - ADMIN.min(left / 3)) / 2;
+            usize::try_from(clients).unwrap_or(usize::MAX).max(1)
         }
         None => usize::MAX,
     }

@@ -198,10 +198,10 @@ pub fn is_local(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| local.contains(&errno))
 }
 
-/// Whether an error is a lack of descriptors: any connection that idles has one to give.
+/// Whether an error is this process's lack of descriptors: any connection that idles has
+/// one to give. One that the whole machine lacks others would take.
 pub fn lacks_descriptors(error: &io::Error) -> bool {
-    let lacks = [Errno::MFILE, Errno::NFILE];
-    Errno::from_io_error(error).is_some_and(|errno| lacks.contains(&errno))
+    Errno::from_io_error(error) == Some(Errno::MFILE)
 }
 
 /// A socket that hyper drives and others look at, on one thread.

@@ -6,9 +6,8 @@
 
 use std::{
     fs::{self, File},
-    future::pending,
     hash::{DefaultHasher, Hasher},
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Seek},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -16,7 +15,8 @@ use std::{
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::{
-    sync::mpsc::{self, UnboundedReceiver},
+    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, MAX_BYTES},
     control::Control,
+    net::lacks_descriptors,
     service,
 };
 
@@ -39,10 +40,13 @@ const BUSY_LIMIT: Duration = Duration::from_secs(1);
 /// its folder be replaced, and a network's file system tell nothing of what others do.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Understands an open file.
+type Load = dyn Fn(File) -> anyhow::Result<Config>;
+
 /// The file that the configuration came from.
 pub struct Source {
-    /// Reads it, with what the command line says laid over it.
-    pub load: Box<dyn Fn() -> anyhow::Result<Config>>,
+    /// Reads it, once open, with what the command line says laid over it.
+    pub load: Box<Load>,
     /// Where it is, and what happens to it.
     pub watch: Watch,
 }
@@ -50,13 +54,14 @@ pub struct Source {
 /// What happens to a file from now on.
 pub struct Watch {
     path: PathBuf,
-    /// [`mark`] of what it said when it was last looked at; `None` if it was not
-    /// there.
+    /// [`mark`] of what it said when it was last read; `None` if it was not there.
     seen: Option<u64>,
-    /// What it looked like then.
+    /// What it looked like at first.
     look: Option<Look>,
     /// Something may have changed.
     stirs: UnboundedReceiver<()>,
+    /// For whoever notices it.
+    stirred: UnboundedSender<()>,
     /// Watches for as long as it lives, where this machine lets it.
     _watcher: Option<RecommendedWatcher>,
 }
@@ -66,30 +71,40 @@ impl Watch {
     /// no change.
     pub fn start(path: &Path) -> Watch {
         let (stirred, stirs) = mpsc::unbounded_channel();
-        let _watcher = watch(path, stirred).ok();
+        let _watcher = watch(path, stirred.clone()).ok();
         let look = Look::at(path);
-        Watch { path: path.into(), seen: mark(path).ok(), look, stirs, _watcher }
+        let seen = open(path).and_then(|mut file| mark(&mut file)).ok();
+        Watch { path: path.into(), seen, look, stirs, stirred, _watcher }
     }
+}
 
-    /// Resolves when something may have changed.
-    async fn stirred(&mut self) {
-        let stirred = async {
-            if self.stirs.recv().await.is_none() {
-                pending().await
-            }
-        };
-        let looks = async {
+/// Looks at the file now and then, for ever; on a thread of its own, as a file system in
+/// a network may take for ever to tell.
+async fn look_on(path: PathBuf, mut seen: Option<Look>, stirred: UnboundedSender<()>) {
+    let look = async || {
+        let path = path.clone();
+        spawn_blocking(move || Look::at(&path)).await.ok().flatten()
+    };
+    loop {
+        sleep(LOOK).await;
+        let mut now = look().await;
+        if now == seen {
+            continue;
+        }
+        // Until it is at rest.
+        let busy = async {
             loop {
-                sleep(LOOK).await;
-                if Look::at(&self.path) != self.look {
+                sleep(QUIET).await;
+                let before = std::mem::replace(&mut now, look().await);
+                if now == before {
                     return;
                 }
             }
         };
-        tokio::select! {
-            () = stirred => {}
-            () = looks => {}
-        }
+        let _ = timeout(BUSY_LIMIT, busy).await;
+        seen = now;
+        // Nobody listens any more only when the process ends.
+        let _ = stirred.send(());
     }
 }
 
@@ -119,29 +134,42 @@ impl Look {
 /// Reloads `source` at each SIGHUP, which comes through `hangups`, and when the
 /// file has changed; for ever.
 pub async fn run(control: &Control, source: Option<Source>, mut hangups: UnboundedReceiver<()>) {
-    let Some(Source { load, mut watch }) = source else {
+    let Some(source) = source else {
         while hangups.recv().await.is_some() {
             info!("SIGHUP changes nothing: there is no configuration file to read again");
         }
         return;
     };
+    let Watch { path, look, stirred, .. } = &source.watch;
+    let looks = look_on(path.clone(), *look, stirred.clone());
+    tokio::join!(looks, read_on(control, source, hangups));
+}
+
+async fn read_on(control: &Control, source: Source, mut hangups: UnboundedReceiver<()>) {
+    let Source { load, mut watch } = source;
+    let mut lacking = false;
     loop {
         let asked = tokio::select! {
             Some(()) = hangups.recv() => true,
-            () = watch.stirred() => false,
+            Some(()) = watch.stirs.recv() => false,
+            () = sleep(LOOK), if lacking => false,
+            else => return,
         };
         if !asked {
             let busy =
                 async { while let Ok(Some(())) = timeout(QUIET, watch.stirs.recv()).await {} };
             let _ = timeout(BUSY_LIMIT, busy).await;
         }
-        watch.look = Look::at(&watch.path);
-        let marked = match mark(&watch.path) {
-            Ok(marked) => marked,
-            // Gone for a moment while it is replaced, or for good; or there, and looked
-            // at again until it can be read.
+        lacking = false;
+        let opened = open(&watch.path).and_then(|mut file| Ok((mark(&mut file)?, file)));
+        let (marked, file) = match opened {
+            Ok(opened) => opened,
+            // Gone for a moment while it is replaced, or for good.
             Err(error) => {
-                watch.look = None;
+                lacking = lacks_descriptors(&error);
+                if lacking {
+                    control.cluster.want_descriptors();
+                }
                 if asked || watch.seen.take().is_some() {
                     refuse(control, &watch.path, &format!("it cannot be read: {error}"));
                 }
@@ -150,14 +178,14 @@ pub async fn run(control: &Control, source: Option<Source>, mut hangups: Unbound
         };
         if asked || watch.seen != Some(marked) {
             watch.seen = Some(marked);
-            reload(control, &watch.path, &load);
+            reload(control, (&watch.path, file), &load);
         }
     }
 }
 
-fn reload(control: &Control, path: &Path, load: &dyn Fn() -> anyhow::Result<Config>) {
+fn reload(control: &Control, (path, file): (&Path, File), load: &Load) {
     service::reloading();
-    match load() {
+    match load(file) {
         Ok(config) => {
             control.replace(config, "reload");
             info!("reload of {} applied", path.display());
@@ -172,20 +200,29 @@ fn refuse(control: &Control, path: &Path, why: &str) {
     warn!("reload of {} refused, everything stays as it was: {why}", path.display());
 }
 
-/// A number for what the file says, as far as a configuration may go. Its text is not
-/// kept: it may be large.
+/// Opens the file at `path`.
 ///
 /// # Errors
 /// It cannot be read, or only once, as a pipe: whoever looks would take it away.
-fn mark(path: &Path) -> io::Result<u64> {
+fn open(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
-    let mut text = BufReader::new(File::open(path)?.take(MAX_BYTES as u64 + 1));
+    File::open(path)
+}
+
+/// A number for what the file says, as far as a configuration may go; it can be read
+/// from the beginning again. Its text is not kept: it may be large.
+///
+/// # Errors
+/// It cannot be read.
+fn mark(file: &mut File) -> io::Result<u64> {
+    let mut text = BufReader::new((&*file).take(MAX_BYTES as u64 + 1));
     let mut hasher = DefaultHasher::new();
     loop {
         let piece = text.fill_buf()?;
         if piece.is_empty() {
+            file.rewind()?;
             return Ok(hasher.finish());
         }
         hasher.write(piece);
@@ -195,7 +232,7 @@ fn mark(path: &Path) -> io::Result<u64> {
 }
 
 /// Watches the file's folder, as the file itself may be replaced by another.
-fn watch(path: &Path, stirred: mpsc::UnboundedSender<()>) -> notify::Result<RecommendedWatcher> {
+fn watch(path: &Path, stirred: UnboundedSender<()>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading the file is no news.
         if !matches!(&event, Ok(event) if event.kind.is_access()) {
@@ -220,11 +257,11 @@ mod tests {
             let mut text = vec![b'#'; MAX_BYTES + 1000];
             text[change] = b'!';
             fs::write(&path, text).unwrap();
-            mark(&path).unwrap()
+            mark(&mut open(&path).unwrap()).unwrap()
         };
         let first = marked(0);
         assert!([1, 4096, MAX_BYTES].into_iter().all(|change| marked(change) != first));
         assert_eq!(marked(MAX_BYTES + 1), marked(MAX_BYTES + 999));
-        assert!(mark(folder.path()).is_err());
+        assert!(open(folder.path()).is_err());
     }
 }

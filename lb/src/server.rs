@@ -51,7 +51,7 @@ pub async fn run<N: Net>(
     let shared = Arc::new(Shared::new(&control, config.workers));
     shared.count_tasks();
     let metrics = Metrics::new(control.clone(), shared.clone(), log.clone());
-    let api = admin::start(&config.api, control.clone(), metrics)?;
+    let api = admin::start(&config.api, config.descriptors, control.clone(), metrics)?;
     let care = care::run(net.clone(), cluster.clone(), charges);
     let caretaker = spawn_local(async {
         tokio::select! {

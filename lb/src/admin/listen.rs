@@ -135,11 +135,12 @@ impl Listeners {
         self.file.take()
     }
 
-    /// Binds the sockets to the event loop of the calling thread.
-    pub(super) fn register(self) -> io::Result<Registered> {
+    /// Binds the sockets to the event loop of the calling thread, with so many `places`
+    /// for connections.
+    pub(super) fn register(self, places: usize) -> io::Result<Registered> {
         let tcp = self.tcp.map(|(listener, _)| TcpListener::from_std(listener));
         let unix = self.unix.map(UnixListener::from_std);
-        let room = Room::default();
+        let room = Room::new(places);
         Ok(Registered { tcp: tcp.transpose()?, unix: unix.transpose()?, room })
     }
 }

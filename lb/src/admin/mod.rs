@@ -112,13 +112,19 @@ impl fmt::Display for Running {
     }
 }
 
-/// Serves the admin API as `api` says, until the result is dropped. `None` if
-/// it shall not be, or if the default port is taken and nobody asked for it.
+/// Serves the admin API as `api` says, at most `places` connections at one time, until
+/// the result is dropped. `None` if it shall not be, or if the default port is taken and
+/// nobody asked for it.
 ///
 /// # Errors
 /// It cannot listen where it shall, or would listen for others than this
 /// machine without a token.
-pub fn start(api: &Api, control: Arc<Control>, metrics: Metrics) -> Result<Option<Running>> {
+pub fn start(
+    api: &Api,
+    places: usize,
+    control: Arc<Control>,
+    metrics: Metrics,
+) -> Result<Option<Running>> {
     if api.listen.is_none() && api.socket.is_none() {
         return Ok(None);
     }
@@ -136,7 +142,7 @@ pub fn start(api: &Api, control: Arc<Control>, metrics: Metrics) -> Result<Optio
     let (stopping, live) = (AtomicBool::new(false), Live::default());
     let admin = Arc::new(Admin { control, metrics, guard, stopping, live });
     let (stop, stopped) = oneshot::channel();
-    serve(listeners, admin.clone(), stopped)?;
+    serve((listeners, places), admin.clone(), stopped)?;
     Ok(Some(Running { admin, addr, socket, _stop: stop }))
 }
 
@@ -156,11 +162,15 @@ fn refuse(bound: Option<IpAddr>) -> Result<()> {
     )
 }
 
-fn serve(listeners: Listeners, admin: Arc<Admin>, stopped: oneshot::Receiver<()>) -> Result<()> {
+fn serve(
+    (listeners, places): (Listeners, usize),
+    admin: Arc<Admin>,
+    stopped: oneshot::Receiver<()>,
+) -> Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let listeners = {
         let _entered = runtime.enter();
-        listeners.register()?
+        listeners.register(places)?
     };
     let router = router::router(admin.clone());
     let body = move || {

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-/// Connections at one time.
+/// Connections at one time, at most.
 const PLACES: usize = 64;
 
 /// How long nobody is sent away, from the connection's beginning: enough for a
@@ -36,13 +36,13 @@ pub(super) struct Room {
     silent: RefCell<VecDeque<Weak<Guest>>>,
 }
 
-impl Default for Room {
-    fn default() -> Self {
-        Room { places: Arc::new(Semaphore::new(PLACES)), silent: RefCell::default() }
-    }
-}
-
 impl Room {
+    /// For at most so many, and no more than 64.
+    pub(super) fn new(places: usize) -> Room {
+        let places = Arc::new(Semaphore::new(places.min(PLACES)));
+        Room { places, silent: RefCell::default() }
+    }
+
     /// Waits for a place: a free one, or that of the oldest silent one.
     pub(super) async fn enter(&self) -> Arc<Guest> {
         let mut place = pin!(self.places.clone().acquire_owned());
@@ -141,7 +141,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_silent_one_goes_and_not_before_its_time() {
-        let room = Room::default();
+        let room = Room::new(PLACES);
         let mut guests = full(&room).await;
         guests[0].heard();
         let mut newcomer = pin!(room.enter());
@@ -158,7 +158,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_is_heard_as_it_is_sent_away_stays_and_another_goes() {
-        let room = Room::default();
+        let room = Room::new(PLACES);
         let mut guests = full(&room).await;
         let mut newcomer = pin!(room.enter());
         assert!(timeout(GRACE + SOON, &mut newcomer).await.is_err());
@@ -172,7 +172,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn those_who_are_heard_keep_their_places() {
-        let room = Room::default();
+        let room = Room::new(PLACES);
         let mut guests = full(&room).await;
         guests.iter().for_each(|guest| guest.heard());
         let mut newcomer = pin!(room.enter());
@@ -183,7 +183,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn those_who_are_gone_are_forgotten() {
-        let room = Room::default();
+        let room = Room::new(PLACES);
         for _ in 0..1_000 {
             drop(room.enter().await);
         }

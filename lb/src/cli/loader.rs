@@ -3,6 +3,7 @@
 //! Owns which file is read, at the start and at each reload.
 
 use std::{
+    fs,
     os::fd::RawFd,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -85,8 +86,21 @@ impl Loader {
     /// # Errors
     /// The file cannot be read, or there are mistakes in it.
     pub fn load(&self) -> Result<Config, Problems> {
+        let file = self.source().map(config::read).transpose()?;
+        Ok(self.laid_over(file.unwrap_or_default()))
+    }
+
+    /// The same, of the file that is `open` already.
+    ///
+    /// # Errors
+    /// There are mistakes in it.
+    pub fn load_open(&self, open: fs::File) -> Result<Config, Problems> {
+        let name = self.source().map(|path| path.display().to_string()).unwrap_or_default();
+        Ok(self.laid_over(config::read_from(Ok(open), &name)?))
+    }
+
+    fn laid_over(&self, file: File) -> Config {
         let source = self.source();
-        let file = source.map(config::read).transpose()?.unwrap_or_default();
         let said = file.listen.is_some();
         let mut config = self.flags.clone().over(file).into_config(source.map(Path::to_path_buf));
         match &self.inherited {
@@ -98,7 +112,7 @@ impl Loader {
         if self.no_api {
             config.api = Api::default();
         }
-        Ok(config)
+        config
     }
 }
 
@@ -109,8 +123,6 @@ pub(super) fn found() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use clap::Parser;
 
     use super::*;

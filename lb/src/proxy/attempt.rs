@@ -165,52 +165,63 @@ async fn connect_or_reuse<N: Net>(
     limit: Duration,
 ) -> Result<(Box<Connection<N::Stream>>, bool), Failure> {
     let (pool, upstream) = (&server.pool, &*server.pool.upstream);
-    let acquired = upstream.governor.acquire();
-    tokio::pin!(acquired);
-    let mut permit = loop {
-        tokio::select! {
-            biased;
-            permit = &mut acquired => break permit,
-            () = pool.returned(), if reuse != Reuse::Never => {}
-        }
-        if let Some(connection) = pool.take(server.epoch, reuse, Instant::now()) {
-            return Ok((connection, true));
-        }
-    };
-    let began = Instant::now();
-    let error = loop {
+    let mut began = None;
+    let (error, took) = loop {
+        let acquired = upstream.governor.acquire();
+        tokio::pin!(acquired);
+        let permit = loop {
+            tokio::select! {
+                biased;
+                permit = &mut acquired => break permit,
+                () = pool.returned(), if reuse != Reuse::Never => {}
+            }
+            if let Some(connection) = pool.take(server.epoch, reuse, Instant::now()) {
+                return Ok((connection, true));
+            }
+        };
+        let now = Instant::now();
+        let began = *began.get_or_insert(now);
         let connected = tokio::select! {
             biased;
             connected = connect(&worker.net, upstream, permit, limit, server.epoch) => connected,
             returned = returned_late(server, reuse) => return Ok((returned, true)),
         };
-        match connected {
+        let lack = match connected {
             Ok(mut connection) => {
                 connection.extra = pool.is_extra(reuse, began);
                 return Ok((connection, false));
             }
-            // An idle one, which is not good enough, has what this one lacks.
-            Err(ConnectError::Local(_)) if pool.close_oldest() => {}
-            Err(ConnectError::Local(error))
-                if lacks_descriptors(&error) && worker.pools.close_oldest() => {}
-            // Somebody else has it, who may be done with it soon.
-            Err(ConnectError::Local(error)) if began.elapsed() < limit => {
-                if lacks_descriptors(&error) {
-                    worker.shared.cluster.want_descriptors();
-                }
-                tokio::select! {
-                    () = pool.returned(), if reuse != Reuse::Never => {}
-                    () = sleep(LOCAL_RETRY) => {}
-                }
-                if let Some(connection) = pool.take(server.epoch, reuse, Instant::now()) {
-                    return Ok((connection, true));
-                }
-            }
-            Err(error) => break error,
+            Err(ConnectError::Local(lack)) => lack,
+            Err(error) => break (error, now.elapsed()),
+        };
+        if let Some(connection) = pool.take(server.epoch, reuse, Instant::now()) {
+            return Ok((connection, true));
         }
-        permit = upstream.governor.acquire().await;
+        // An idle one, which is not good enough, has what this one lacks; a descriptor
+        // any has.
+        let of_any = lacks_descriptors(&lack);
+        if pool.close_oldest() || of_any && worker.pools.close_oldest() {
+            continue;
+        }
+        let left = limit.saturating_sub(began.elapsed());
+        let pause = match (of_any, reuse) {
+            (true, _) => {
+                worker.shared.cluster.want_descriptors();
+                left.min(LOCAL_RETRY)
+            }
+            (false, Reuse::Never) => Duration::ZERO,
+            (false, _) => left,
+        };
+        if pause.is_zero() {
+            break (ConnectError::Local(lack), now.elapsed());
+        }
+        tokio::select! {
+            biased;
+            () = pool.returned(), if reuse != Reuse::Never => {}
+            () = sleep(pause) => {}
+        }
     };
-    Err(connect_failed(worker, server, &error, began.elapsed()))
+    Err(connect_failed(worker, server, &error, took))
 }
 
 /// A connection that comes back while a connect is slow. One that is quick is worth

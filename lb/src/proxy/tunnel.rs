@@ -89,6 +89,7 @@ impl<N: Net> Tunnel<N> {
             tokio::try_join!(up, down)
         };
         let ended = tokio::select! {
+            biased;
             ended = joined => ended,
             () = self.lease.pool.upstream.departure.until_cut() => {
                 let why = "the server was removed, and its drain time is over";

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{Upstream, Wire, governor::Permit, pool::IDLE_LIMIT};
-use crate::net::{Net, is_local};
+use crate::net::{Net, is_local, lacks_descriptors};
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -133,10 +133,11 @@ async fn first_ended<'a, S, F: Future<Output = io::Result<S>>>(
 }
 
 /// A server's refusal says more than that this machine could not ask (`::1`
-/// where there is no IPv6).
+/// where there is no IPv6); nothing is said by all of them where descriptors lack.
 fn more_telling(before: Option<io::Error>, error: io::Error) -> io::Error {
     match before {
-        Some(before) if is_local(&error) => before,
+        Some(before) if lacks_descriptors(&before) => before,
+        Some(before) if is_local(&error) && !lacks_descriptors(&error) => before,
         _ => error,
     }
 }
