@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use lb::{
     access_log::AccessLog,
+    admin,
     allocator::Allocator,
     cli::{AdminCommand, Cli, Loader, Task},
     config::Config,
@@ -177,14 +178,13 @@ fn outlive_full_files() -> Result<()> {
 /// logs, probes and the admin API leave, as each may need a connection to a server.
 /// Clients that have no room wait in the kernel's queue instead of failing.
 fn connections_for(descriptors: Option<u64>, workers: usize) -> usize {
-    /// The admin API never has more connections than these, nor than clients may have.
-    const ADMIN: u64 = 64;
     // Each event loop has four.
     let others = 32 + 4 * workers as u64;
     match descriptors {
         Some(limit) => {
             let left = limit.saturating_sub(others);
-            let clients = (left - ADMIN.min(left / 3)) / 2;
+            // The admin API never has more than clients have.
+            let clients = (left - (admin::PLACES as u64).min(left / 3)) / 2;
             usize::try_from(clients).unwrap_or(usize::MAX).max(1)
         }
         None => usize::MAX,

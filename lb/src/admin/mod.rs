@@ -52,6 +52,7 @@ use listen::{Listeners, SocketFile};
 use live::Live;
 use token::Secret;
 
+pub use room::PLACES;
 pub use token::Token;
 
 /// What the routes answer from.

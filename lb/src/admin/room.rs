@@ -20,7 +20,7 @@ use tokio::{
 };
 
 /// Connections at one time, at most.
-const PLACES: usize = 64;
+pub const PLACES: usize = 64;
 
 /// How long nobody is sent away, from the connection's beginning: enough for a
 /// head that comes with it. So a flood of silent ones is let in no faster than
@@ -37,7 +37,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// For at most so many, and no more than 64.
+    /// For at most so many, and no more than [`PLACES`].
     pub(super) fn new(places: usize) -> Room {
         let places = Arc::new(Semaphore::new(places.min(PLACES)));
         Room { places, silent: RefCell::default() }
