@@ -10,13 +10,14 @@ use std::{
     io::{self, BufRead, BufReader, Read, Seek},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::mpsc::{self as std_mpsc, RecvTimeoutError},
+    thread,
     time::Duration,
 };
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
-    task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
@@ -56,12 +57,10 @@ pub struct Watch {
     path: PathBuf,
     /// [`mark`] of what it said when it was last read; `None` if it was not there.
     seen: Option<u64>,
-    /// What it looked like at first.
-    look: Option<Look>,
     /// Something may have changed.
     stirs: UnboundedReceiver<()>,
-    /// For whoever notices it.
-    stirred: UnboundedSender<()>,
+    /// Looks for as long as it lives.
+    _looker: std_mpsc::Sender<()>,
     /// Watches for as long as it lives, where this machine lets it.
     _watcher: Option<RecommendedWatcher>,
 }
@@ -71,38 +70,41 @@ impl Watch {
     /// no change.
     pub fn start(path: &Path) -> Watch {
         let (stirred, stirs) = mpsc::unbounded_channel();
+        let (_looker, ended) = std_mpsc::channel();
         let _watcher = watch(path, stirred.clone()).ok();
-        let look = Look::at(path);
+        let (looked_at, look) = (path.to_path_buf(), Look::at(path));
+        // Where this machine has no thread for it, events and SIGHUP remain.
+        let looks = move || look_on((&looked_at, look), &stirred, &ended);
+        let _ = thread::Builder::new().name("lb-watch".into()).spawn(looks);
         let seen = open(path).and_then(|mut file| mark(&mut file)).ok();
-        Watch { path: path.into(), seen, look, stirs, stirred, _watcher }
+        Watch { path: path.into(), seen, stirs, _looker, _watcher }
     }
 }
 
-/// Looks at the file now and then, for ever; on a thread of its own, as a file system in
-/// a network may take for ever to tell.
-async fn look_on(path: PathBuf, mut seen: Option<Look>, stirred: UnboundedSender<()>) {
-    let look = async || {
-        let path = path.clone();
-        spawn_blocking(move || Look::at(&path)).await.ok().flatten()
-    };
-    loop {
-        sleep(LOOK).await;
-        let mut now = look().await;
-        if now == seen {
+/// Looks at the file now and then, until `ended` is; blocks its thread, as a file system
+/// in a network may take for ever to tell.
+fn look_on(
+    (path, mut seen): (&Path, Option<Look>),
+    stirred: &UnboundedSender<()>,
+    ended: &std_mpsc::Receiver<()>,
+) {
+    let is_over = |limit| ended.recv_timeout(limit) != Err(RecvTimeoutError::Timeout);
+    while !is_over(LOOK) {
+        let mut look = Look::at(path);
+        if look == seen {
             continue;
         }
         // Until it is at rest.
-        let busy = async {
-            loop {
-                sleep(QUIET).await;
-                let before = std::mem::replace(&mut now, look().await);
-                if now == before {
-                    return;
-                }
+        for _ in 0..BUSY_LIMIT.as_millis() / QUIET.as_millis() {
+            if is_over(QUIET) {
+                return;
             }
-        };
-        let _ = timeout(BUSY_LIMIT, busy).await;
-        seen = now;
+            let before = std::mem::replace(&mut look, Look::at(path));
+            if look == before {
+                break;
+            }
+        }
+        seen = look;
         // Nobody listens any more only when the process ends.
         let _ = stirred.send(());
     }
@@ -134,19 +136,12 @@ impl Look {
 /// Reloads `source` at each SIGHUP, which comes through `hangups`, and when the
 /// file has changed; for ever.
 pub async fn run(control: &Control, source: Option<Source>, mut hangups: UnboundedReceiver<()>) {
-    let Some(source) = source else {
+    let Some(Source { load, mut watch }) = source else {
         while hangups.recv().await.is_some() {
             info!("SIGHUP changes nothing: there is no configuration file to read again");
         }
         return;
     };
-    let Watch { path, look, stirred, .. } = &source.watch;
-    let looks = look_on(path.clone(), *look, stirred.clone());
-    tokio::join!(looks, read_on(control, source, hangups));
-}
-
-async fn read_on(control: &Control, source: Source, mut hangups: UnboundedReceiver<()>) {
-    let Source { load, mut watch } = source;
     let mut lacking = false;
     loop {
         let asked = tokio::select! {
