@@ -36,6 +36,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario!(
         65,
         "bad_answers",
+        other_protocols,
+        Events,
+        "who speaks no HTTP/1 and waits for us to speak on is a bad answer at once"
+    )
+    .simulated(),
+    scenario!(
+        65,
+        "bad_answers",
         chunks,
         Events,
         "an answer whose chunks are nonsense breaks off, and never ends cleanly"
@@ -104,6 +112,18 @@ const HEADS: &[(&str, &str)] = &[
     ("", "server_closed"),
 ];
 
+/// How TLS, SMTP, SSH and others begin, whose servers then wait (RFC 9112 §4: a status
+/// line begins with `HTTP/1.`).
+const OTHER_PROTOCOLS: &[&[u8]] = &[
+    b"\x15\x03\x01\0\x02\x02\x46",
+    b"220 mail ready\r\n",
+    b"SSH-2.0-server\r\n",
+    b"\0\0\x12\x04\0\0\0\0\0",
+    b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n",
+    b"http/1.1 200 OK\r\n",
+    b"\r\n\r<html>",
+];
+
 async fn post(client: &mut Client) -> Result<Reply> {
     Ok(client.send(Request::new("POST", "/").body("once")).await?)
 }
@@ -137,13 +157,26 @@ async fn heads_in_pieces(w: &mut World) -> Result<()> {
 }
 
 async fn heads_cut(w: &mut World, cut: Cut) -> Result<()> {
+    refused(w, HEADS.iter().map(|(answer, reason)| (cut.raw(answer), *reason))).await
+}
+
+async fn other_protocols(w: &mut World) -> Result<()> {
+    let begun = OTHER_PROTOCOLS.iter().map(|begin| Fault::RawKeepAlive(begin.to_vec()));
+    refused(w, begun.map(|answer| (answer, "bad_answer"))).await
+}
+
+/// A POST is told the reason, a GET goes elsewhere.
+async fn refused(
+    w: &mut World,
+    answers: impl Iterator<Item = (Fault, &'static str)>,
+) -> Result<()> {
     w.expect_errors();
     w.expect_no_change();
     let [a, _] = w.backends(["A", "B"]).await?;
     w.balance(&[]).await?;
     let mut client = w.client("c")?;
-    for (answer, reason) in HEADS {
-        a.set_fault(cut.raw(answer));
+    for (answer, reason) in answers {
+        a.set_fault(answer.clone());
         let reply = post(&mut client).await?;
         ensure!(reply.status == 502, "{answer:?}: a POST got {reply:?}");
         ensure!(reply.header("x-lb-reason") == Some(reason), "{answer:?}: {reply:?}");

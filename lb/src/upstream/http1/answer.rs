@@ -29,7 +29,13 @@ pub(super) struct Answer {
 /// `ahead`; none if its head is not there in whole.
 pub(super) fn parse(ahead: &mut BytesMut, method: &Method) -> Result<Option<Answer>, WireError> {
     ahead.advance(leading_empty(ahead));
-    let Some(end) = head_end(ahead, 0) else { return Ok(None) };
+    let Some(end) = head_end(ahead, 0) else {
+        return match may_begin(ahead) {
+            true => Ok(None),
+            // Not awaited: who speaks another protocol may wait for us to speak.
+            false => Err(WireError::Garbage("what comes is not HTTP/1")),
+        };
+    };
     let bytes = ahead.split_to(end).freeze();
     let mut fields = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
     let mut parsed = httparse::Response::new(&mut []);
@@ -54,6 +60,12 @@ pub(super) fn parse(ahead: &mut BytesMut, method: &Method) -> Result<Option<Answ
     head.version = if minor == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     head.headers = headers;
     Ok(Some(Answer { head, incoming, keep }))
+}
+
+/// Whether this may become the beginning of a head (RFC 9112 §4).
+fn may_begin(bytes: &[u8]) -> bool {
+    // Half an empty line.
+    bytes == b"\r" || bytes.iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected)
 }
 
 /// Fields as a map whose values share `bytes`.
@@ -231,6 +243,16 @@ mod tests {
         assert!(said("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").contains("coding"));
         assert!(said("HTTP/2 200 OK\r\n\r\n").contains("cannot be parsed"));
         assert!(said("garbage\r\n\r\n").contains("cannot be parsed"));
-        assert_eq!(said("HTTP/1.1 200 OK\r\nContent-Le"), "more");
+    }
+
+    #[test]
+    fn what_cannot_become_an_answer_is_not_awaited() {
+        let head = "\r\n\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n";
+        for cut in 0..head.len() {
+            assert_eq!(said(&head[..cut]), "more", "{cut}");
+        }
+        for other in ["220 smtp ready\r\n", "SSH-2.0", "HTTP/2", "http/1.1", "\rH", " H", "x"] {
+            assert!(said(other).contains("not HTTP/1"), "{other:?}: {}", said(other));
+        }
     }
 }
